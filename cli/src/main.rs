@@ -1,0 +1,3 @@
+//! The `asterism` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What every service shares: configuration, telemetry, identity, admission, audit outbox, health and shutdown

@@ -1,0 +1,1 @@
+//! Envelopes, streaming AEAD, digests, MACs, signatures and password hashing: pure, no I/O

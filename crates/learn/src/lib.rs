@@ -1,0 +1,1 @@
+//! Tables to models: CSV, profiling, training, metrics and the model format: pure, no I/O

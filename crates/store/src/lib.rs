@@ -1,0 +1,1 @@
+//! Durable records (sled) and blobs (file system) behind two small traits

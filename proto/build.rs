@@ -1,0 +1,25 @@
+//! Compiles the contracts with protox, so that no `protoc` has to be installed.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const CONTRACTS: [&str; 4] = [
+    "asterism/audit/v1/audit.proto",
+    "asterism/kms/v1/kms.proto",
+    "asterism/ingest/v1/ingest.proto",
+    "asterism/inference/v1/inference.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=asterism");
+    let descriptors = protox::compile(CONTRACTS, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // Served by gRPC reflection; `compile_fds` does not write it.
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".asterism.ingest.v1")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Inference service: trains, evaluates and predicts with encrypted, signed models

@@ -1,0 +1,1 @@
+//! Ingest service: encrypts, signs, stores and verifies datasets
