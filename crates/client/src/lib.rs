@@ -1,1 +1,34 @@
-//! Typed async SDK for the four services; what can be verified or encrypted locally is
+//! Typed async SDK for the four services.
+//!
+//! A [`Connection`] is a lazily made HTTP/2 channel with [`Credentials`]; [`Kms`], [`Ingest`], [`Inference`] and
+//! [`Audit`] speak one service each over it. Every call carries the caller's token, the current trace and a deadline.
+//! Errors are matched by [`ClientError::reason`], never by their text.
+//!
+//! What can be verified locally is: [`Ingest::open_dataset`] checks the manifest's signature, the chunk table, every
+//! chunk, the digest and the HMAC on the caller's side, and decrypts in the caller's memory only.
+
+/// One try of a unary call: a fresh client and a copy of the request, so that the call can be made again.
+macro_rules! client_call {
+    ($this:expr, $method:ident, $request:expr) => {{
+        let (mut client, request) = ($this.client(), $request.clone());
+        async move { client.$method(request).await }
+    }};
+}
+
+mod audit;
+mod connection;
+pub mod dataset;
+mod error;
+mod inference;
+mod ingest;
+mod kms;
+pub mod manifest;
+
+pub use asterism_proto as proto;
+
+pub use audit::Audit;
+pub use connection::{Connection, Credentials};
+pub use error::ClientError;
+pub use inference::Inference;
+pub use ingest::{Ingest, UploadProgress, UploadSource};
+pub use kms::{DataKey, Kms};

@@ -1,1 +1,32 @@
-//! Envelopes, streaming AEAD, digests, MACs, signatures and password hashing: pure, no I/O
+//! Envelopes, streaming AEAD, digests, MACs, signatures and password hashing: pure, no I/O.
+//!
+//! Every primitive comes from RustCrypto; what is made here are the formats around them: [`envelope`] for single
+//! messages, [`stream`] for data of any size, [`signed`] for statements, [`token`] for bearer tokens. All are versioned,
+//! bind their context, commit to their key, and refuse what they do not know. `docs/formats.md` has them byte by byte.
+
+pub mod checksum;
+pub mod context;
+pub mod digest;
+pub mod envelope;
+mod error;
+pub mod kdf;
+pub mod mac;
+pub mod password;
+pub mod secret;
+pub mod sign;
+pub mod signed;
+pub mod stream;
+pub mod token;
+
+pub use checksum::crc32c;
+pub use context::Context;
+pub use digest::{Digest, DigestWriter};
+pub use envelope::{EnvelopeHeader, KeyRef};
+pub use error::CryptoError;
+pub use mac::{MacKey, MacTag, MacWriter};
+pub use password::Argon2Params;
+pub use secret::{SecretBytes, SecretKey, random_array};
+pub use sign::{Signature, SigningKey, VerifyingKey};
+pub use signed::Signed;
+pub use stream::{StreamOpener, StreamSealer};
+pub use token::TokenKey;

@@ -1,0 +1,432 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Keeps training data, models and predictions encrypted, and proves who did what with which key.
+#[derive(Parser, Debug)]
+#[command(name = "asterism", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// JSON lines on standard output instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Directory of keys, data and credentials (for `up`, `demo`, `token`, and to find the token).
+    #[arg(long, global = true, value_name = "DIR", env = "ASTERISM_DATA")]
+    pub data: Option<PathBuf>,
+    /// File that holds the access token; by default `admin.token` in the data directory.
+    #[arg(long, global = true, value_name = "FILE", env = "ASTERISM_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Host and first port of running services: kms there, ingest, inference and audit on the next three.
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "ASTERISM_ADDR")]
+    pub addr: Option<String>,
+}
+
+/// Verb groups.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Runs all four services in this process until interrupted.
+    Up(UpArgs),
+    /// Takes real data through upload, verification, training, prediction and audit.
+    Demo(DemoArgs),
+    /// Creates, rotates and uses keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Uploads, verifies and reads datasets.
+    #[command(subcommand)]
+    Datasets(DatasetsCommand),
+    /// Trains and evaluates models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Predicts rows of a CSV file, or every row of a dataset.
+    Predict(PredictArgs),
+    /// Reads and verifies the audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Makes access tokens from the data directory's authority key.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Measures this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Prints a completion script.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+/// `asterism up`
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// First port: kms there, ingest, inference and audit on the next three.
+    #[arg(long, default_value_t = 7001)]
+    pub port: u16,
+    /// OTLP endpoint for traces and metrics, e.g. http://127.0.0.1:4317.
+    #[arg(long, env = "ASTERISM_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// Seal the root key with the passphrase in this file, instead of keeping it in a file.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Log lines as JSON.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// `asterism demo`
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Where to draw the evaluation; `asterism-demo.svg` in the data directory, or here when that is temporary.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Seed of the split and of the training.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+}
+
+/// `asterism keys`
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Creates a key.
+    Create {
+        /// 1–63 of a-z, 0-9 and -, starting with a letter.
+        id: String,
+        /// What the key is for.
+        #[arg(long, value_enum, default_value_t = KeyKind::Aes256Gcm)]
+        r#type: KeyKind,
+        /// name=value; may be repeated.
+        #[arg(long, value_parser = pair)]
+        label: Vec<(String, String)>,
+    },
+    /// Lists keys.
+    List,
+    /// Shows a key and its versions.
+    Show {
+        /// Key id.
+        id: String,
+    },
+    /// Adds a version and makes it primary.
+    Rotate {
+        /// Key id.
+        id: String,
+    },
+    /// Encrypts standard input (at most 64 KiB) to base64.
+    Encrypt {
+        /// Key id.
+        id: String,
+        /// Additional authenticated data; the same is needed to decrypt.
+        #[arg(long, default_value = "")]
+        aad: String,
+    },
+    /// Decrypts base64 from standard input.
+    Decrypt {
+        /// Key id.
+        id: String,
+        /// Additional authenticated data.
+        #[arg(long, default_value = "")]
+        aad: String,
+    },
+    /// Signs standard input; prints the signature (DER) in base64.
+    Sign {
+        /// Key id.
+        id: String,
+    },
+    /// Verifies a signature over standard input.
+    Verify {
+        /// Key id.
+        id: String,
+        /// DER in base64.
+        #[arg(long)]
+        signature: String,
+    },
+    /// Prints a public key in PEM.
+    PublicKey {
+        /// Key id.
+        id: String,
+        /// 0 means the primary version.
+        #[arg(long, default_value_t = 0)]
+        key_version: u32,
+    },
+}
+
+/// Key types.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// AES-256-GCM.
+    Aes256Gcm,
+    /// HMAC-SHA256.
+    HmacSha256,
+    /// ECDSA P-256 with SHA-256.
+    EcSignP256Sha256,
+}
+
+/// `asterism datasets`
+#[derive(Subcommand, Debug)]
+pub enum DatasetsCommand {
+    /// Uploads a CSV file; `-` reads standard input.
+    Upload {
+        /// The file.
+        file: PathBuf,
+        /// For people; by default the file's name.
+        #[arg(long)]
+        name: Option<String>,
+        /// Repeating an upload with the same id never makes a second dataset.
+        #[arg(long)]
+        request_id: Option<String>,
+    },
+    /// Lists datasets.
+    List,
+    /// Shows a dataset and the profile of its columns.
+    Show {
+        /// datasets/{id}
+        name: String,
+    },
+    /// Re-reads and checks everything that is stored of a dataset.
+    Verify {
+        /// datasets/{id}
+        name: String,
+    },
+    /// Prints the signed manifest.
+    Manifest {
+        /// datasets/{id}
+        name: String,
+    },
+    /// Prints decrypted rows as CSV.
+    Read {
+        /// datasets/{id}
+        name: String,
+        /// First row, from 0.
+        #[arg(long, default_value_t = 0)]
+        offset: u64,
+        /// 0 means all.
+        #[arg(long, default_value_t = 0)]
+        limit: u64,
+    },
+    /// Verifies on this side, trusting only kms, and writes the decrypted CSV.
+    Download {
+        /// datasets/{id}
+        name: String,
+        /// Where to write.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Deletes a dataset.
+    Delete {
+        /// datasets/{id}
+        name: String,
+    },
+}
+
+/// `asterism models`
+#[derive(Subcommand, Debug)]
+pub enum ModelsCommand {
+    /// Trains on an encrypted dataset.
+    Train(TrainArgs),
+    /// Lists models.
+    List,
+    /// Shows a model and how good it is.
+    Show {
+        /// models/{id}
+        name: String,
+    },
+    /// Evaluates on the held-out rows, or on another dataset.
+    Evaluate {
+        /// models/{id}
+        name: String,
+        /// datasets/{id}
+        #[arg(long)]
+        dataset: Option<String>,
+        /// Draw the evaluation here.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Deletes a model.
+    Delete {
+        /// models/{id}
+        name: String,
+    },
+}
+
+/// `asterism models train`
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// datasets/{id}
+    pub dataset: String,
+    /// Column to predict.
+    #[arg(long)]
+    pub label: String,
+    /// Columns to learn from; by default every other.
+    #[arg(long, value_delimiter = ',')]
+    pub features: Vec<String>,
+    /// How.
+    #[arg(long, value_enum, default_value_t = AlgorithmKind::Trees)]
+    pub algorithm: AlgorithmKind,
+    /// Share of the rows held out.
+    #[arg(long, default_value_t = 0.3)]
+    pub test_fraction: f64,
+    /// Of the split and of the training.
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// name=value, e.g. trees=100; may be repeated.
+    #[arg(long = "param", value_parser = pair)]
+    pub params: Vec<(String, String)>,
+    /// For people.
+    #[arg(long, default_value = "")]
+    pub name: String,
+}
+
+/// Ways to learn.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlgorithmKind {
+    /// Logistic regression.
+    Logistic,
+    /// Gradient-boosted trees.
+    Trees,
+    /// A small neural network.
+    Neural,
+}
+
+/// `asterism predict`
+#[derive(Args, Debug)]
+pub struct PredictArgs {
+    /// models/{id}
+    pub model: String,
+    /// CSV file with a header; columns are matched by name. `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "dataset", required_unless_present = "dataset")]
+    pub file: Option<PathBuf>,
+    /// datasets/{id}: every row of an encrypted dataset.
+    #[arg(long)]
+    pub dataset: Option<String>,
+}
+
+/// `asterism audit`
+#[derive(Subcommand, Debug)]
+pub enum AuditCommand {
+    /// Lists events, oldest first.
+    List {
+        /// Only events that match.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Shows events as they happen.
+    Tail {
+        /// Only events that match.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// First index wanted; by default only new events.
+        #[arg(long)]
+        from: Option<u64>,
+    },
+    /// Recomputes the hash chain over the whole log.
+    Verify,
+}
+
+/// Which events.
+#[derive(Args, Debug, Clone, Default)]
+pub struct FilterArgs {
+    /// e.g. user/admin
+    #[arg(long)]
+    pub principal: Option<String>,
+    /// kms, ingest, inference or audit
+    #[arg(long)]
+    pub source: Option<String>,
+    /// e.g. kms.Encrypt
+    #[arg(long)]
+    pub operation: Option<String>,
+    /// e.g. keys/dataset-kek
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// W3C trace id
+    #[arg(long)]
+    pub trace_id: Option<String>,
+    /// How it ended.
+    #[arg(long, value_enum)]
+    pub outcome: Option<OutcomeKind>,
+}
+
+/// How an operation ended.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// It worked.
+    Succeeded,
+    /// Refused by identity or policy.
+    Denied,
+    /// Anything else.
+    Failed,
+}
+
+/// `asterism token`
+#[derive(Subcommand, Debug)]
+pub enum TokenCommand {
+    /// Mints a token for a principal.
+    Mint {
+        /// e.g. user/alice
+        principal: String,
+        /// admin, data-owner, analyst, auditor, viewer or service; may be repeated.
+        #[arg(long, required = true)]
+        role: Vec<String>,
+        /// Hours that it is good for.
+        #[arg(long, default_value_t = 8)]
+        hours: u32,
+    },
+}
+
+/// `asterism bench`
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Upload throughput end to end over loopback, and the memory it takes.
+    Upload {
+        /// MiB of CSV to upload.
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
+    /// Latency of Encrypt beside an empty call.
+    Kms {
+        /// Calls of each kind.
+        #[arg(long, default_value_t = 2000)]
+        calls: usize,
+    },
+    /// Time to start all four services.
+    Start,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("`{text}` is not name=value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs_need_a_name() {
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(pair("=b").is_err());
+        assert!(pair("a").is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! What can go wrong in inference, each a thing that a caller can act on.
+
+use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
+use asterism_client::ClientError;
+use asterism_crypto::CryptoError;
+use asterism_learn::{LearnError, csv::CsvError, table::TableError};
+use asterism_store::StoreError;
+use tonic::Code;
+
+/// An inference error.
+#[derive(Debug, thiserror::Error)]
+pub enum InferenceError {
+    /// A field of the request cannot be used.
+    #[error("{field}: {description}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What is wrong, and what would be right.
+        description: String,
+    },
+    /// No such model, or none that the caller may know of.
+    #[error("there is no model `{0}`; list the models you may use with ListModels")]
+    ModelNotFound(String),
+    /// No such dataset, or none that the caller may know of.
+    #[error("there is no dataset `{0}`; list the datasets you may use with ListDatasets")]
+    DatasetNotFound(String),
+    /// A stored model does not verify and is not used.
+    #[error("the model `{model}` is refused: {problem}; restore it from a backup or train it again")]
+    ModelRefused {
+        /// `models/{id}`.
+        model: String,
+        /// Which check failed.
+        problem: &'static str,
+    },
+    /// The dataset does not verify and is not used.
+    #[error("the dataset is refused: {0}; run VerifyDataset, then upload it again")]
+    DatasetRefused(String),
+    /// The dataset changed since the model was trained on it.
+    #[error("the dataset is not the one that the model was trained on; name a dataset to evaluate on all its rows")]
+    DatasetChanged,
+    /// The data cannot be learnt from, or does not fit the model.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The decrypted dataset is not readable as CSV.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+    /// The dataset does not fit in the memory that one request may use.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The request id was used for another request.
+    #[error("the request id was already used with other parameters; use a fresh one")]
+    RequestIdReused,
+    /// The caller went away.
+    #[error("the caller cancelled the request")]
+    Cancelled,
+    /// kms or ingest refused or failed.
+    #[error("{service}: {source}")]
+    Upstream {
+        /// `kms` or `ingest`.
+        service: &'static str,
+        /// Its answer.
+        source: ClientError,
+    },
+    /// The local store failed.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// A cryptographic operation failed.
+    #[error("crypto: {0}")]
+    Crypto(#[from] CryptoError),
+    /// A record in the store cannot be read.
+    #[error("a stored record is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl InferenceError {
+    pub(crate) fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), description: description.into() }
+    }
+
+    pub(crate) fn kms(source: ClientError) -> Self {
+        Self::Upstream { service: "kms", source }
+    }
+
+    /// An answer of ingest about the dataset `name`.
+    pub(crate) fn ingest(name: &str, source: ClientError) -> Self {
+        match source {
+            ClientError::Verification(problem) => Self::DatasetRefused(problem),
+            other if other.code() == Code::NotFound => Self::DatasetNotFound(name.to_owned()),
+            source => Self::Upstream { service: "ingest", source },
+        }
+    }
+}
+
+impl Classify for InferenceError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Field { .. } => ErrorClass::Invalid,
+            Self::Csv(_) => ErrorClass::Precondition,
+            Self::Learn(error) => match error {
+                LearnError::Cancelled => ErrorClass::Cancelled,
+                error if concerns_request(error) => ErrorClass::Invalid,
+                _ => ErrorClass::Precondition,
+            },
+            Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
+            Self::ModelRefused { .. } | Self::DatasetRefused(_) | Self::DatasetChanged => ErrorClass::Precondition,
+            Self::Table(_) => ErrorClass::Exhausted,
+            Self::RequestIdReused => ErrorClass::Conflict,
+            Self::Cancelled => ErrorClass::Cancelled,
+            Self::Upstream { source, .. } => match source.code() {
+                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => ErrorClass::Unavailable,
+                Code::PermissionDenied => ErrorClass::Denied,
+                _ => ErrorClass::Internal,
+            },
+            Self::Store(StoreError::NoSpace) => ErrorClass::Exhausted,
+            Self::Store(_) | Self::Crypto(_) | Self::Damaged(_) => ErrorClass::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Field { .. } => "INVALID_FIELD",
+            Self::ModelNotFound(_) => "MODEL_NOT_FOUND",
+            Self::DatasetNotFound(_) => "DATASET_NOT_FOUND",
+            Self::ModelRefused { .. } => "MODEL_REFUSED",
+            Self::DatasetRefused(_) => "DATASET_REFUSED",
+            Self::DatasetChanged => "DATASET_CHANGED",
+            Self::Learn(error) => learn_reason(error),
+            Self::Csv(_) => "DATASET_UNREADABLE",
+            Self::Table(_) => "DATASET_TOO_LARGE",
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::Cancelled => "CANCELLED",
+            Self::Upstream { .. } => "UPSTREAM_FAILED",
+            Self::Store(StoreError::NoSpace) => "STORAGE_FULL",
+            Self::Store(_) => "STORAGE_FAILED",
+            Self::Crypto(_) => "CRYPTO_FAILED",
+            Self::Damaged(_) => "STORAGE_DAMAGED",
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Field { field, description } => {
+                vec![FieldViolation { field: field.clone(), description: description.clone() }]
+            }
+            Self::Learn(error) => learn_field(error)
+                .map(|field| FieldViolation { field: field.to_owned(), description: error.to_string() })
+                .into_iter()
+                .collect(),
+            _ => vec![],
+        }
+    }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        matches!(self.class(), ErrorClass::Exhausted | ErrorClass::Unavailable)
+            .then_some(std::time::Duration::from_secs(1))
+    }
+}

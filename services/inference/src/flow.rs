@@ -1,0 +1,352 @@
+//! What needs other services: data and keys come from ingest and kms, plaintext stays in this process.
+
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use asterism_chassis::call::Caller;
+use asterism_client::{
+    ClientError, Connection, Ingest, Kms,
+    manifest::{VerifiedManifest, WrappedKey},
+    proto::kms::KeyType,
+};
+use asterism_crypto::{Digest, KeyRef, Signed, envelope};
+use asterism_learn::{
+    csv::{CsvLimits, CsvReader},
+    metrics::Evaluation,
+    model::Model,
+    table::{Table, TableBuilder},
+    train,
+};
+use tonic::Code;
+
+use crate::{
+    error::InferenceError,
+    models::{
+        FORMAT, MODEL_MANIFEST_DOMAIN, ModelCache, ModelId, ModelManifest, Origin, Registry, RequestKey, Verified,
+        model_context,
+    },
+    training::{self, Rows, TrainOrder},
+};
+
+/// Wraps the data keys of models.
+const MODEL_KEK: &str = "model-kek";
+/// Signs model manifests.
+const MODEL_SIGNER: &str = "model-signer";
+/// Must have signed a dataset's manifest.
+const DATASET_SIGNER: &str = "manifest-signer";
+
+/// A step of a training, for the caller to see.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// `verify`, `train`, `evaluate` or `store`.
+    pub stage: &'static str,
+    /// From 1.
+    pub step: u32,
+    /// Steps of this stage.
+    pub total: u32,
+    /// Training loss after this step.
+    pub loss: Option<f64>,
+}
+
+impl Step {
+    fn of(stage: &'static str) -> Self {
+        Self { stage, step: 1, total: 1, loss: None }
+    }
+}
+
+/// Told every step; `Break` cancels.
+pub type OnStep = Arc<dyn Fn(Step) -> ControlFlow<()> + Send + Sync>;
+
+/// Trains, evaluates and predicts; the domain's use cases across services.
+pub struct Flow {
+    registry: Arc<Registry>,
+    cache: ModelCache,
+    kms: Connection,
+    ingest: Connection,
+    max_table_bytes: usize,
+}
+
+/// A dataset, decrypted and verified in memory.
+struct Opened {
+    table: Table,
+    verified: VerifiedManifest,
+}
+
+impl Flow {
+    /// Use cases over a registry and the two services.
+    pub fn new(
+        registry: Arc<Registry>,
+        cached_models: usize,
+        kms: Connection,
+        ingest: Connection,
+        max_table_bytes: usize,
+    ) -> Self {
+        Self { registry, cache: ModelCache::new(cached_models), kms, ingest, max_table_bytes }
+    }
+
+    /// The registry of models.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Trains a model and stores it, encrypted and signed.
+    ///
+    /// # Errors
+    /// What is wrong with the data, the wish, or the services behind.
+    pub async fn train(
+        &self,
+        caller: &Caller,
+        order: TrainOrder,
+        request: Option<RequestKey>,
+        on_step: OnStep,
+    ) -> Result<Arc<Verified>, InferenceError> {
+        if let Some(request) = &request
+            && let Some(id) = self.registry.made_by(request)?
+        {
+            return self.verified(caller, id).await;
+        }
+        tell(&on_step, Step::of("verify"))?;
+        let opened = self.open_dataset(caller, &order.dataset).await?;
+        let dataset_sha256 = opened.verified.sha256;
+        let steps = on_step.clone();
+        let wish = order.clone();
+        let (model, evaluation) = blocking(move || {
+            let mut progress = |step: train::Progress| {
+                let shown = Step {
+                    stage: "train",
+                    step: u32::try_from(step.step).unwrap_or(u32::MAX),
+                    total: u32::try_from(step.total).unwrap_or(u32::MAX),
+                    loss: Some(step.loss),
+                };
+                steps(shown)
+            };
+            training::fit(&opened.table, &wish, &mut progress)
+        })
+        .await?;
+        tell(&on_step, Step::of("evaluate"))?;
+        tell(&on_step, Step::of("store"))?;
+        let id = self.store(caller, &order, dataset_sha256, &model, evaluation, request).await?;
+        self.verified(caller, id).await
+    }
+
+    /// Evaluates on the held-out rows of the model's own dataset, or on every row of another.
+    pub async fn evaluate(
+        &self,
+        caller: &Caller,
+        id: ModelId,
+        dataset: Option<&str>,
+    ) -> Result<Evaluation, InferenceError> {
+        let verified = self.verified(caller, id).await?;
+        let manifest = &verified.manifest;
+        let opened = self.open_dataset(caller, dataset.unwrap_or(&manifest.dataset)).await?;
+        let rows = if dataset.is_none_or(|name| name == manifest.dataset) {
+            if opened.verified.sha256 != manifest.dataset_manifest_sha256 {
+                return Err(InferenceError::DatasetChanged);
+            }
+            Rows::HeldOut { test_fraction: manifest.test_fraction, seed: manifest.seed }
+        } else {
+            Rows::All
+        };
+        blocking(move || training::evaluate(&verified.model, &verified.manifest.label, &opened.table, rows)).await
+    }
+
+    /// Probabilities of each class for rows in the order of the model's features.
+    pub async fn predict(
+        &self,
+        caller: &Caller,
+        id: ModelId,
+        rows: Vec<Vec<f64>>,
+    ) -> Result<(Arc<Verified>, Vec<Vec<f64>>), InferenceError> {
+        let verified = self.verified(caller, id).await?;
+        let model = verified.clone();
+        let probabilities = blocking(move || training::predict(&model.model, &rows)).await?;
+        Ok((verified, probabilities))
+    }
+
+    /// The rows of an encrypted dataset, in the order of the model's features.
+    pub async fn feature_rows(
+        &self,
+        caller: &Caller,
+        model: &Model,
+        dataset: &str,
+    ) -> Result<Vec<Vec<f64>>, InferenceError> {
+        let opened = self.open_dataset(caller, dataset).await?;
+        training::feature_rows(model, &opened.table)
+    }
+
+    /// The model `id`, after every check: owner, signature, digests, decryption.
+    ///
+    /// The stored bytes are read and digested at every call, so that a swapped file is refused even while the model it
+    /// replaced is still in memory.
+    ///
+    /// # Errors
+    /// [`InferenceError::ModelNotFound`] also when the caller may not know of it; [`InferenceError::ModelRefused`].
+    pub async fn verified(&self, caller: &Caller, id: ModelId) -> Result<Arc<Verified>, InferenceError> {
+        let registry = self.registry.clone();
+        let (record, signed, ciphertext) = blocking(move || {
+            Ok((registry.get(id)?, registry.signed_manifest(id)?, registry.ciphertext(id)?))
+        })
+        .await?;
+        if !caller.may_access(&record.owner) {
+            return Err(InferenceError::ModelNotFound(id.name()));
+        }
+        let origin = Origin { signed_manifest: Digest::of(&signed), ciphertext: Digest::of(&ciphertext) };
+        if let Some(cached) = self.cache.get(id, origin) {
+            return Ok(cached);
+        }
+        let refused = |problem| InferenceError::ModelRefused { model: id.name(), problem };
+        let kms = self.kms_for(caller);
+        let signed: Signed = serde_json::from_slice(&signed).map_err(|_| refused("its manifest cannot be read"))?;
+        let payload = kms.verify_statement(MODEL_SIGNER, MODEL_MANIFEST_DOMAIN, &signed).await.map_err(|error| {
+            match error {
+                ClientError::Verification(_) => refused("its manifest was not signed by this constellation"),
+                error if error.code() == Code::NotFound => refused("its signing key is unknown"),
+                other => InferenceError::kms(other),
+            }
+        })?;
+        let manifest_sha256 = Digest::of(payload);
+        let manifest = ModelManifest::parse(id, payload)?;
+        if manifest_sha256 != record.manifest_sha256 || manifest.owner != record.owner {
+            return Err(refused("its manifest is not the one that was recorded"));
+        }
+        if origin.ciphertext != manifest.ciphertext_sha256 {
+            return Err(refused("its digest is not the one that was signed"));
+        }
+        let context = model_context(id, &manifest.owner);
+        let wrapped = &manifest.data_key;
+        let key = kms.unwrap_data_key(&wrapped.key, &wrapped.wrapped, &context).await.map_err(|error| {
+            match error.code() {
+                Code::InvalidArgument => refused("its data key does not fit"),
+                _ => InferenceError::kms(error),
+            }
+        })?;
+        let bytes = envelope::open(&key, &ciphertext, &context).map_err(|_| refused("it does not decrypt"))?;
+        let model = Model::from_bytes(bytes.expose()).map_err(|_| refused("its content cannot be read"))?;
+        let verified = Arc::new(Verified { manifest, manifest_sha256, model });
+        self.cache.put(id, origin, verified.clone());
+        Ok(verified)
+    }
+
+    /// Deletes a model of the caller's.
+    pub fn delete(&self, caller: &Caller, id: ModelId) -> Result<(), InferenceError> {
+        if !caller.may_access(&self.registry.get(id)?.owner) {
+            return Err(InferenceError::ModelNotFound(id.name()));
+        }
+        self.registry.delete(id)?;
+        self.cache.remove(id);
+        Ok(())
+    }
+
+    async fn open_dataset(&self, caller: &Caller, name: &str) -> Result<Opened, InferenceError> {
+        let ingest = Ingest::new(self.acting(&self.ingest, caller));
+        let dataset = ingest.get(name).await.map_err(|error| InferenceError::ingest(name, error))?;
+        // Ingest trusts this service for every dataset: what the caller may read is decided here.
+        if !caller.may_access(&dataset.owner) {
+            return Err(InferenceError::DatasetNotFound(name.to_owned()));
+        }
+        let mut reader = CsvReader::new(CsvLimits::default());
+        let mut builder = TableBuilder::new(self.max_table_bytes);
+        let failure = Mutex::new(None);
+        let opened = ingest
+            .open_dataset(&self.kms_for(caller), name, DATASET_SIGNER, |chunk| {
+                reader.feed(chunk.expose(), &mut builder).map_err(|error| {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    unreadable()
+                })
+            })
+            .await;
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error.into());
+        }
+        let verified = opened.map_err(|error| InferenceError::ingest(name, error))?;
+        reader.finish(&mut builder)?;
+        Ok(Opened { table: builder.finish()?, verified })
+    }
+
+    /// Seals, signs and stores a trained model.
+    async fn store(
+        &self,
+        caller: &Caller,
+        order: &TrainOrder,
+        dataset_manifest_sha256: Digest,
+        model: &Model,
+        evaluation: Evaluation,
+        request: Option<RequestKey>,
+    ) -> Result<ModelId, InferenceError> {
+        let kms = self.kms_for(caller);
+        kms.ensure_key(MODEL_KEK, KeyType::Aes256Gcm).await.map_err(InferenceError::kms)?;
+        kms.ensure_key(MODEL_SIGNER, KeyType::EcSignP256Sha256).await.map_err(InferenceError::kms)?;
+        let id = ModelId::generate();
+        let owner = caller.owner().to_string();
+        let context = model_context(id, &owner);
+        let data_key = kms.generate_data_key(MODEL_KEK, &context).await.map_err(InferenceError::kms)?;
+        let key_ref = KeyRef { key: MODEL_KEK.to_owned(), version: data_key.key_version };
+        let ciphertext = envelope::seal(&data_key.key, &key_ref, &model.to_bytes(), &context)?;
+        let manifest = ModelManifest {
+            format: FORMAT,
+            model: id.to_string(),
+            display_name: order.display_name.clone(),
+            owner: owner.clone(),
+            created_at: jiff::Timestamp::now().to_string(),
+            algorithm: order.algorithm,
+            dataset: order.dataset.clone(),
+            dataset_manifest_sha256,
+            label: order.label.clone(),
+            features: model.feature_names().to_vec(),
+            classes: model.classes().to_vec(),
+            test_fraction: order.test_fraction,
+            seed: order.seed,
+            hyperparameters: order.hyperparameters.clone(),
+            evaluation,
+            ciphertext_sha256: Digest::of(&ciphertext),
+            data_key: WrappedKey {
+                key: MODEL_KEK.to_owned(),
+                version: data_key.key_version,
+                wrapped: data_key.wrapped,
+            },
+        };
+        let signed = kms
+            .sign_statement(MODEL_SIGNER, MODEL_MANIFEST_DOMAIN, manifest.to_bytes())
+            .await
+            .map_err(InferenceError::kms)?;
+        let registry = self.registry.clone();
+        blocking(move || registry.put(id, &owner, &ciphertext, &signed, request.as_ref())).await
+    }
+
+    fn kms_for(&self, caller: &Caller) -> Kms {
+        Kms::new(self.acting(&self.kms, caller))
+    }
+
+    fn acting(&self, connection: &Connection, caller: &Caller) -> Connection {
+        connection.clone().on_behalf_of(&caller.owner().to_string()).in_trace(&caller.trace_id)
+    }
+}
+
+fn tell(on_step: &OnStep, step: Step) -> Result<(), InferenceError> {
+    match on_step(step) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(InferenceError::Cancelled),
+    }
+}
+
+/// Runs CPU or disk work off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, InferenceError> + Send + 'static,
+) -> Result<T, InferenceError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            // The gate answers a panic of one request with INTERNAL.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(InferenceError::Cancelled),
+        },
+    }
+}
+
+/// Ends the download; the CSV error that caused it is reported in its place.
+fn unreadable() -> ClientError {
+    ClientError::Io { path: "dataset".into(), source: io::ErrorKind::InvalidData.into() }
+}
