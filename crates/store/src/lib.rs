@@ -1,1 +1,17 @@
-//! Durable records (sled) and blobs (file system) behind two small traits
+//! Durable records (sled) and blobs (file system) behind two small traits.
+//!
+//! [`Records`] holds small ordered records and commits batches atomically; [`Blobs`] holds large immutable files. Both
+//! acknowledge only what is on the disk: sled's own `flush` does not fsync, so the committer here does.
+
+pub mod blobs;
+pub mod error;
+pub mod files;
+mod memory;
+pub mod records;
+mod sled_records;
+
+pub use blobs::{BlobName, BlobReader, BlobWriter, Blobs, FsBlobs, sweep};
+pub use error::StoreError;
+pub use memory::MemoryRecords;
+pub use records::{Batch, MAX_VALUE, Records, Ticket};
+pub use sled_records::{SledOptions, SledRecords};

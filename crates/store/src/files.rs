@@ -1,0 +1,73 @@
+//! Small durable files.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::StoreError;
+
+/// Writes a file so that after a crash either the old or the new content is there; with exactly the permissions `mode`.
+///
+/// # Errors
+/// [`StoreError::NoSpace`], [`StoreError::Io`].
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut staged = tempfile::Builder::new().prefix(".staged-").tempfile_in(dir)?;
+    staged.write_all(bytes)?;
+    staged.as_file().set_permissions(Permissions::from_mode(mode))?;
+    staged.as_file().sync_all()?;
+    staged.persist(path).map_err(|error| StoreError::from(error.error))?;
+    sync_dir(dir)
+}
+
+/// Reads a secret file.
+///
+/// # Errors
+/// [`StoreError::Exposed`] when group or others may read it, [`StoreError::Io`].
+pub fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        return Err(StoreError::Exposed { path: path.display().to_string() });
+    }
+    Ok(fs::read(path)?)
+}
+
+/// Makes a directory, and those above it, that only its owner may enter.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn create_private_dir(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Held while a process uses a directory.
+#[derive(Debug)]
+pub struct DirLock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+/// Takes the directory for this process.
+///
+/// # Errors
+/// [`StoreError::Locked`] when somebody has it.
+pub fn lock_dir(dir: &Path) -> Result<DirLock, StoreError> {
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(DirLock(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked),
+        Err(error) => Err(StoreError::Io(error.into())),
+    }
+}

@@ -1,0 +1,128 @@
+//! Small ordered records.
+
+use std::sync::mpsc;
+
+use crate::StoreError;
+
+/// Largest value. From 16 KiB on, sled writes files of its own that it never fsyncs: larger things are blobs.
+pub const MAX_VALUE: usize = 4096;
+/// Largest key.
+pub const MAX_KEY: usize = 512;
+
+/// A key and its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
+/// Ordered byte keys with small values. What [`Records::commit`] acknowledged survives a power cut.
+pub trait Records: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Records under `prefix` from the key `from` on (inclusive), ascending, at most `limit`.
+    fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Records under `prefix` before the key `before` (exclusive; `None` from the end), descending, at most `limit`.
+    fn scan_back(&self, before: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Queues a batch without waiting. Batches are applied in the order of their submission.
+    fn submit(&self, batch: Batch) -> Ticket;
+
+    /// Bytes that the records take on the disk.
+    fn bytes_on_disk(&self) -> Result<u64, StoreError>;
+
+    /// Applies a batch; blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when a precondition does not hold, [`StoreError::TooLarge`], [`StoreError::NoSpace`], and
+    /// after a failed write [`StoreError::Closed`] for ever.
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.submit(batch).wait()
+    }
+}
+
+/// What is written together, if all its preconditions hold.
+#[derive(Debug, Default, Clone)]
+#[must_use]
+pub struct Batch {
+    pub(crate) expectations: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(crate) writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a record.
+    pub fn put(mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.writes.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Deletes a record, if it is there.
+    pub fn delete(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.writes.push((key.into(), None));
+        self
+    }
+
+    /// Nothing is written unless there is no such record.
+    pub fn expect_absent(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.expectations.push((key.into(), None));
+        self
+    }
+
+    /// Nothing is written unless the record has this value.
+    pub fn expect_value(mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.expectations.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Whether nothing would be written.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Refuses what the store could not keep.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        for (key, value) in &self.writes {
+            if key.len() > MAX_KEY {
+                return Err(StoreError::TooLarge { limit: MAX_KEY, actual: key.len() });
+            }
+            let actual = value.as_ref().map_or(0, Vec::len);
+            if actual > MAX_VALUE {
+                return Err(StoreError::TooLarge { limit: MAX_VALUE, actual });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a submitted batch, to be waited for.
+#[must_use]
+pub struct Ticket(State);
+
+enum State {
+    Done(Result<(), StoreError>),
+    Pending(mpsc::Receiver<Result<(), StoreError>>),
+}
+
+impl Ticket {
+    pub(crate) fn done(result: Result<(), StoreError>) -> Self {
+        Self(State::Done(result))
+    }
+
+    pub(crate) fn pending(receiver: mpsc::Receiver<Result<(), StoreError>>) -> Self {
+        Self(State::Pending(receiver))
+    }
+
+    /// Blocks until the batch is durable, or is not going to be.
+    ///
+    /// # Errors
+    /// As [`Records::commit`].
+    pub fn wait(self) -> Result<(), StoreError> {
+        match self.0 {
+            State::Done(result) => result,
+            State::Pending(receiver) => receiver.recv().unwrap_or(Err(StoreError::Closed)),
+        }
+    }
+}

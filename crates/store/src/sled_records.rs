@@ -1,0 +1,300 @@
+//! Records in sled 0.34.
+//!
+//! One tree, one committer thread: it takes every batch that queued while the last flush ran, checks preconditions in
+//! order, applies them as one sled batch, flushes, and fsyncs. sled's `flush` alone calls `sync_file_range`, which a power
+//! cut undoes (sled #1452): the fsync on our own handle of its file is what makes records durable.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread::JoinHandle,
+};
+
+use crate::{
+    StoreError,
+    files::{DirLock, create_private_dir, lock_dir},
+    records::{Batch, MAX_VALUE, Record, Records, Ticket},
+};
+
+/// Batches that may wait for the committer; more block their submitters.
+const QUEUE: usize = 4096;
+/// Most batches that share one fsync.
+const GROUP: usize = 1024;
+/// Deleted when a full disk would keep sled from opening.
+const RESERVE_BYTES: usize = 4 << 20;
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct SledOptions {
+    /// Bytes of page cache; sled's own default is 1 GiB.
+    pub cache_bytes: u64,
+    /// Free bytes on the disk below which writes are refused.
+    pub min_free_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, min_free_bytes: 16 << 20 }
+    }
+}
+
+/// Durable records in a directory.
+pub struct SledRecords {
+    db: sled::Db,
+    queue: Option<SyncSender<Queued>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    closed: Arc<AtomicBool>,
+    _lock: DirLock,
+}
+
+struct Queued {
+    batch: Batch,
+    answer: SyncSender<Result<(), StoreError>>,
+}
+
+impl SledRecords {
+    /// Opens or creates the store in `path`, a directory that only its owner may enter.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has it, [`StoreError::Damaged`] when sled cannot read its file,
+    /// [`StoreError::NoSpace`].
+    pub fn open(path: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        create_private_dir(path)?;
+        let lock = lock_dir(path)?;
+        let reserve = path.join("reserve");
+        if free_bytes(path)? < options.min_free_bytes {
+            // sled cannot even open on a full disk.
+            let _ = std::fs::remove_file(&reserve);
+        }
+        let sled_dir = path.join("sled");
+        let config = sled::Config::new()
+            .path(&sled_dir)
+            .cache_capacity(options.cache_bytes)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
+        // On a damaged file sled panics rather than answers.
+        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| StoreError::Damaged(format!("sled cannot read {}", sled_dir.display())))?
+            .map_err(from_sled)?;
+        let file = File::options().read(true).write(true).open(sled_dir.join("db"))?;
+        file.sync_all()?;
+        if !reserve.exists() && free_bytes(path)? > 4 * options.min_free_bytes {
+            std::fs::write(&reserve, vec![0; RESERVE_BYTES])?;
+        }
+        let (queue, queued) = mpsc::sync_channel(QUEUE);
+        let closed = Arc::new(AtomicBool::new(false));
+        let committer = Committer {
+            db: db.clone(),
+            file,
+            path: path.to_owned(),
+            min_free_bytes: options.min_free_bytes,
+            closed: closed.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || committer.run(&queued))
+            .map_err(StoreError::Io)?;
+        Ok(Self { db, queue: Some(queue), committer: Mutex::new(Some(thread)), closed, _lock: lock })
+    }
+}
+
+impl Drop for SledRecords {
+    fn drop(&mut self) {
+        // Closing the queue ends the committer after what is queued; the directory's lock goes after that.
+        self.queue = None;
+        if let Some(thread) = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Records for SledRecords {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| Ok(self.db.get(key).map_err(from_sled)?.map(|value| value.to_vec())))
+    }
+
+    fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        guarded(|| {
+            let mut records = Vec::new();
+            for found in self.db.range(from.max(prefix)..) {
+                let (key, value) = found.map_err(from_sled)?;
+                if records.len() == limit || !key.starts_with(prefix) {
+                    break;
+                }
+                records.push((key.to_vec(), value.to_vec()));
+            }
+            Ok(records)
+        })
+    }
+
+    fn scan_back(&self, before: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        guarded(|| {
+            let end = match before {
+                Some(before) if before <= prefix => return Ok(vec![]),
+                Some(before) => Some(before.to_vec()),
+                None => after_prefix(prefix),
+            };
+            let range = match end {
+                Some(end) => self.db.range(prefix.to_vec()..end),
+                None => self.db.range(prefix.to_vec()..),
+            };
+            let mut records = Vec::new();
+            for found in range.rev() {
+                let (key, value) = found.map_err(from_sled)?;
+                if records.len() == limit {
+                    break;
+                }
+                if key.starts_with(prefix) {
+                    records.push((key.to_vec(), value.to_vec()));
+                } else if key.as_ref() < prefix {
+                    break;
+                }
+            }
+            Ok(records)
+        })
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        if self.closed.load(Ordering::Acquire) {
+            return Ticket::done(Err(StoreError::Closed));
+        }
+        if let Err(error) = batch.check() {
+            return Ticket::done(Err(error));
+        }
+        let (answer, receiver) = mpsc::sync_channel(1);
+        let queued = self.queue.as_ref().is_some_and(|queue| queue.send(Queued { batch, answer }).is_ok());
+        if queued { Ticket::pending(receiver) } else { Ticket::done(Err(StoreError::Closed)) }
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StoreError> {
+        self.db.size_on_disk().map_err(from_sled)
+    }
+}
+
+struct Committer {
+    db: sled::Db,
+    file: File,
+    path: PathBuf,
+    min_free_bytes: u64,
+    closed: Arc<AtomicBool>,
+}
+
+impl Committer {
+    fn run(&self, queued: &Receiver<Queued>) {
+        while let Ok(first) = queued.recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(next) = queued.try_recv()
+            {
+                group.push(next);
+            }
+            self.commit(group);
+        }
+    }
+
+    fn commit(&self, group: Vec<Queued>) {
+        if self.closed.load(Ordering::Acquire) {
+            for queued in group {
+                let _ = queued.answer.send(Err(StoreError::Closed));
+            }
+            return;
+        }
+        if free_bytes(&self.path).is_ok_and(|free| free < self.min_free_bytes) {
+            for queued in group {
+                // Deletions make room, sooner or later.
+                let frees = queued.batch.writes.iter().all(|(_, value)| value.is_none());
+                let result = if frees { self.write(std::slice::from_ref(&queued.batch)).pop() } else { None };
+                let _ = queued.answer.send(result.unwrap_or(Err(StoreError::NoSpace)));
+            }
+            return;
+        }
+        let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|q| (q.batch, q.answer)).unzip();
+        for (result, answer) in self.write(&batches).into_iter().zip(answers) {
+            // A submitter that no longer waits is fine.
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Applies what can be applied, durably; one result for each batch.
+    fn write(&self, batches: &[Batch]) -> Vec<Result<(), StoreError>> {
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.try_write(batches)));
+        let failure = match attempt {
+            Ok(Ok(results)) => return results,
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Damaged("sled failed while writing".into()),
+        };
+        // What reached the disk is unknown, and fsync must not be tried again: nothing more is promised.
+        self.closed.store(true, Ordering::Release);
+        tracing::error!(error = %failure, "the store is closed after a failed write; restart the service");
+        let mut failure = Some(failure);
+        batches.iter().map(|_| Err(failure.take().unwrap_or(StoreError::Closed))).collect()
+    }
+
+    fn try_write(&self, batches: &[Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        // What earlier batches of this group set, and later ones must see.
+        let mut pending: HashMap<&[u8], Option<&[u8]>> = HashMap::new();
+        let mut results = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let mut holds = true;
+            for (key, expected) in &batch.expectations {
+                let same = match pending.get(key.as_slice()) {
+                    Some(value) => *value == expected.as_deref(),
+                    None => self.db.get(key).map_err(from_sled)?.as_deref() == expected.as_deref(),
+                };
+                holds &= same;
+            }
+            if holds {
+                pending.extend(batch.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())));
+            }
+            results.push(if holds { Ok(()) } else { Err(StoreError::Conflict) });
+        }
+        if !pending.is_empty() {
+            let mut all = sled::Batch::default();
+            for (key, value) in pending {
+                match value {
+                    Some(value) => all.insert(key, value),
+                    None => all.remove(key),
+                }
+            }
+            self.db.apply_batch(all).map_err(from_sled)?;
+            self.db.flush().map_err(from_sled)?;
+            self.file.sync_data()?;
+        }
+        Ok(results)
+    }
+}
+
+fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+fn free_bytes(path: &Path) -> Result<u64, StoreError> {
+    let stat = rustix::fs::statvfs(path).map_err(|error| StoreError::Io(error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Runs a read; a panic inside sled becomes an error.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(StoreError::Damaged("sled failed while reading".into())))
+}
+
+fn from_sled(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) => error.into(),
+        sled::Error::Corruption { .. } => StoreError::Damaged("sled reports corruption".into()),
+        other => StoreError::Damaged(other.to_string()),
+    }
+}
+
+const _: () = assert!(MAX_VALUE < 16 << 10, "larger values make sled write blob files that it never fsyncs");
