@@ -1,1 +1,18 @@
-//! What every service shares: configuration, telemetry, identity, admission, audit outbox, health and shutdown
+//! What every service shares, so that a service is its domain and a thin adapter.
+//!
+//! * [`config`]: typed settings in layers (defaults, TOML file, environment, flags); unknown names are refused.
+//! * [`telemetry`]: logs to standard error, traces and metrics over OTLP, `traceparent` in and out.
+//! * [`server`]: the gRPC server: bounded connections, deadlines, one span and one measurement a call, health,
+//!   reflection, and a drain that ends.
+//! * [`entry`]: what `main` does, down to exit codes and signals.
+//!
+//! The order of things, upheld here and nowhere else: a bad setting ends the process before a port opens; every
+//! request has a trace id and a deadline before a handler sees it; a shutdown says NOT_SERVING first, closes the
+//! port, lets calls and detached work end, flushes, and never takes longer than its bound.
+
+pub mod config;
+pub mod entry;
+pub mod server;
+pub mod telemetry;
+
+pub use entry::run_service;

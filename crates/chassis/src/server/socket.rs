@@ -1,0 +1,145 @@
+//! An accepted connection: has to speak soon, counts as long as it lives, and can be closed from outside.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::accept::Place;
+
+/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, 3.4). After it, HTTP/2 keep-alive finds the silent.
+const PREFACE_BYTES: usize = 24;
+
+/// A TCP stream with those three properties.
+pub(super) struct Socket {
+    stream: TcpStream,
+    preface: Option<Preface>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Place,
+}
+
+struct Preface {
+    missing: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Socket {
+    pub(super) fn new(
+        stream: TcpStream,
+        place: Place,
+        handshake: Duration,
+        force: CancellationToken,
+    ) -> Self {
+        let preface = Preface {
+            missing: PREFACE_BYTES,
+            timer: Box::pin(tokio::time::sleep(handshake)),
+        };
+        Self {
+            stream,
+            preface: Some(preface),
+            closed: Box::pin(force.cancelled_owned()),
+            _place: place,
+        }
+    }
+
+    fn received(&mut self, bytes: usize) {
+        if let Some(preface) = &mut self.preface {
+            preface.missing = preface.missing.saturating_sub(bytes);
+            if preface.missing == 0 {
+                self.preface = None;
+            }
+        }
+    }
+
+    /// `Pending` unless the connection has to end now.
+    fn poll_end<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the server stopped",
+            )));
+        }
+        let late = self
+            .preface
+            .as_mut()
+            .is_some_and(|preface| preface.timer.as_mut().poll(context).is_ready());
+        if late {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no HTTP/2 preface in time",
+            )));
+        }
+        Poll::Pending
+    }
+}
+
+impl Connected for Socket {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Pending => this.poll_end(context),
+            Poll::Ready(result) => {
+                this.received(buffer.filled().len() - before);
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write(context, bytes) {
+            Poll::Pending => this.poll_end(context),
+            ready => ready,
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write_vectored(context, slices) {
+            Poll::Pending => this.poll_end(context),
+            ready => ready,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
