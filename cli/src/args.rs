@@ -71,7 +71,7 @@ pub enum Command {
 /// `asterism up`
 #[derive(Args, Debug)]
 pub struct UpArgs {
-    /// First port: kms there, ingest, inference and audit on the next three.
+    /// First port: kms there, ingest, inference and audit on the next three. 0 takes free ones.
     #[arg(long, default_value_t = 7001)]
     pub port: u16,
     /// OTLP endpoint for traces and metrics, e.g. http://127.0.0.1:4317.

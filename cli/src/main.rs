@@ -1,3 +1,7 @@
 //! The `asterism` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    asterism::main()
+}

@@ -1,1 +1,1 @@
-//! Scenarios over real services, in process and as killed and restarted processes
+//! Scenarios over real services, in process and as killed and restarted processes: see `tests/`.

@@ -228,27 +228,48 @@ impl Ingest {
                 Code::InvalidArgument => ClientError::Verification("the data key is not this dataset's".into()),
                 _ => error,
             })?;
-        let request = pb::ReadCiphertextRequest { name: name.to_owned() };
-        let mut stream = self.connection.once(self.streaming().read_ciphertext(request)).await?;
-        let mut table = Vec::new();
-        let mut first = self.next(&mut stream).await?;
-        // A table of more than one message comes in front of the blob.
-        while let Some(message) = first.take() {
-            table.extend_from_slice(&message.chunk_table);
-            if table.len() as u64 >= manifest.chunks.saturating_mul(32) {
-                first = Some(message);
-                break;
-            }
-            first = self.next(&mut stream).await?;
-        }
+        let (table, mut message, mut stream) = self.ciphertext_stream(name, manifest.chunks).await?;
         let mut reader = DatasetReader::new(manifest, &table, key)?;
-        let mut message = first;
         while let Some(part) = message {
             reader.push(&part.data, &mut sink)?;
             message = self.next(&mut stream).await?;
         }
         reader.finish()?;
         Ok(verified)
+    }
+
+    /// The chunk table and the stored blob, as they are: nothing is verified. For small datasets, and for tests.
+    pub async fn ciphertext(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>), ClientError> {
+        let (table, mut message, mut stream) = self.ciphertext_stream(name, 0).await?;
+        let mut blob = Vec::new();
+        while let Some(part) = message {
+            blob.extend_from_slice(&part.data);
+            message = self.next(&mut stream).await?;
+        }
+        Ok((table, blob))
+    }
+
+    /// The chunk table, the first message that holds data (maybe none), and the stream of what follows.
+    async fn ciphertext_stream(
+        &self,
+        name: &str,
+        chunks: u64,
+    ) -> Result<(Vec<u8>, Option<pb::ReadCiphertextResponse>, Streaming<pb::ReadCiphertextResponse>), ClientError>
+    {
+        let request = pb::ReadCiphertextRequest { name: name.to_owned() };
+        let mut stream = self.connection.once(self.streaming().read_ciphertext(request)).await?;
+        let mut table = Vec::new();
+        while let Some(message) = self.next(&mut stream).await? {
+            table.extend_from_slice(&message.chunk_table);
+            // More than the manifest has chunks is refused before it is held in memory.
+            if chunks > 0 && table.len() as u64 > chunks.saturating_mul(32) {
+                return Err(ClientError::Verification("the chunk table is longer than its manifest says".into()));
+            }
+            if !message.data.is_empty() {
+                return Ok((table, Some(message), stream));
+            }
+        }
+        Ok((table, None, stream))
     }
 
     /// The manifest of `name`, after its signature by `signer` and its name were checked.

@@ -1,0 +1,66 @@
+//! `asterism up`
+
+use std::{path::Path, time::Duration};
+
+use asterism_chassis::{
+    config::{LogConfig, LogFormat},
+    identity::Role,
+    telemetry::{self, TelemetryConfig},
+};
+use asterism_store::files;
+use serde_json::json;
+
+use crate::{
+    args::UpArgs,
+    commands::token,
+    connect::ADMIN_TOKEN,
+    constellation::{Constellation, Options},
+    error::CliError,
+    output::Output,
+};
+
+/// The administrator of an embedded constellation.
+pub const ADMIN: &str = "user/admin";
+/// How long the administrator's token in the data directory is good for; `up` makes a new one at every start.
+const ADMIN_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Runs all four services until interrupted.
+pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliError> {
+    let format = if args.log_json { LogFormat::Json } else { LogFormat::Text };
+    let config = TelemetryConfig {
+        log: LogConfig { format, ..LogConfig::default() },
+        otlp_endpoint: args.otlp_endpoint.clone(),
+        ..TelemetryConfig::default()
+    };
+    let guard = telemetry::init("asterism", &config).map_err(|error| CliError::Other(error.to_string()))?;
+    let options = Options {
+        port: (args.port != 0).then_some(args.port),
+        otlp_endpoint: args.otlp_endpoint,
+        passphrase_file: args.passphrase_file,
+    };
+    let constellation = Constellation::start(data, &options).await?;
+    let admin = token::mint(constellation.authority(), ADMIN, &[Role::Admin], ADMIN_TOKEN_LIFETIME)?;
+    let token_file = data.join(ADMIN_TOKEN);
+    files::write_atomic(&token_file, admin.as_bytes(), 0o600)
+        .map_err(|error| CliError::Other(format!("{}: {error}", token_file.display())))?;
+    let at = constellation.endpoints().clone();
+    let token_shown = token_file.display().to_string();
+    let facts = [
+        ("kms", at.kms.clone()),
+        ("ingest", at.ingest.clone()),
+        ("inference", at.inference.clone()),
+        ("audit", at.audit.clone()),
+        ("data", data.display().to_string()),
+        ("token", token_shown.clone()),
+    ];
+    let value = json!({
+        "kms": at.kms, "ingest": at.ingest, "inference": at.inference, "audit": at.audit,
+        "data": data.display().to_string(), "token_file": token_shown,
+    });
+    output.facts(&facts, &value);
+    output.say("ready; ctrl-c stops");
+    asterism_chassis::entry::shutdown_signal().await;
+    constellation.shutdown().await;
+    guard.shutdown().await;
+    Ok(())
+}

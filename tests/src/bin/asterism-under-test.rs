@@ -1,0 +1,7 @@
+//! The `asterism` command as a process that the scenarios may kill.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    asterism::main()
+}

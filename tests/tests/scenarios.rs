@@ -1,0 +1,16 @@
+//! Scenarios over real services, on free ports and in directories of their own.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+#[path = "scenarios/support.rs"]
+mod support;
+
+#[path = "scenarios/bad_input.rs"]
+mod bad_input;
+#[path = "scenarios/command_line.rs"]
+mod command_line;
+#[path = "scenarios/crash.rs"]
+mod crash;
+#[path = "scenarios/flow.rs"]
+mod flow;
+#[path = "scenarios/tamper.rs"]
+mod tamper;
