@@ -147,12 +147,12 @@ pub struct Limits {
 impl Limits {
     /// Time for a call whose caller set no deadline.
     pub fn default_deadline(&self) -> Duration {
-        Duration::from_millis(self.default_deadline_ms)
+        Duration::from_millis(self.default_deadline_ms.min(WEEK_MS))
     }
 
     /// Time that a caller may ask for at most.
     pub fn max_deadline(&self) -> Duration {
-        Duration::from_millis(self.max_deadline_ms)
+        Duration::from_millis(self.max_deadline_ms.min(WEEK_MS))
     }
 }
 
@@ -284,7 +284,7 @@ impl Limits {
                 "must be at least limits.default_deadline_ms",
             ));
         }
-        if self.max_deadline_ms > 7 * 24 * 3_600_000 {
+        if self.max_deadline_ms > WEEK_MS {
             return Err(ConfigError::invalid(
                 "limits.max_deadline_ms",
                 "must be at most 604800000 (a week)",
@@ -294,6 +294,8 @@ impl Limits {
     }
 }
 
+/// Longer deadlines are mistakes, and far longer ones overflow the clock.
+const WEEK_MS: u64 = 7 * 24 * 3_600_000;
 /// Far below what a tokio semaphore holds, far above what a machine does.
 const MAX_PERMITS: usize = 1_000_000;
 

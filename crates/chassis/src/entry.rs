@@ -21,7 +21,7 @@ use std::{error::Error, ffi::OsString, future::Future, io::Write as _, path::Pat
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use crate::{
@@ -44,10 +44,12 @@ where
     Fut: Future<Output = Result<Running, E>>,
     E: Error + 'static,
 {
+    telemetry::log_panics();
     run_with(name, std::env::args_os(), environment(), start)
 }
 
-/// As [`run_service`], with the arguments (the program's name first) and the environment given.
+/// As [`run_service`], with the arguments (the program's name first) and the environment given, and with panics
+/// left to the hook that is there.
 pub fn run_with<C, F, Fut, E>(
     name: &'static str,
     args: impl IntoIterator<Item = OsString>,
@@ -127,25 +129,40 @@ pub fn forbid_core_dumps() {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT. From then on a second one ends the process.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub async fn termination() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT as something to wait for.
+pub struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    /// Takes the signals over, inside a tokio runtime. Do it before work begins: a signal that comes while a service
+    /// still starts is then kept for [`requested`](Self::requested) instead of killing the process halfway.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    tokio::spawn(async move {
+
+    /// Resolves at the first of the two signals. From then on a second one ends the process.
+    pub async fn requested(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(i32::from(RUNTIME_FAILURE));
+        });
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        std::process::exit(i32::from(RUNTIME_FAILURE));
-    });
-    Ok(())
+    }
 }
 
 enum Failure {
@@ -171,7 +188,6 @@ where
 {
     let telemetry =
         telemetry::init(name, &TelemetryConfig::from(config.common())).map_err(Failure::Telemetry)?;
-    telemetry::log_panics();
     let ended = until_terminated(config, ready_file, start)
         .await
         .map_err(Failure::Run);
@@ -190,6 +206,7 @@ where
     Fut: Future<Output = Result<Running, E>>,
     E: Error + 'static,
 {
+    let termination = Termination::install()?;
     let listen = config.common().listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -200,7 +217,7 @@ where
             .map_err(|error| format!("cannot write --ready-file: {error}"))?;
     }
     tokio::select! {
-        signalled = termination() => signalled?,
+        () = termination.requested() => {}
         ended = running.wait() => return Ok(ended?),
     }
     running.shutdown().await;

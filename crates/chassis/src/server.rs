@@ -124,6 +124,10 @@ pub struct ServerBuilder {
 impl ServerBuilder {
     /// Adds a generated tonic server. Set its `max_decoding_message_size` and `max_encoding_message_size` to
     /// `limits.max_message_bytes` first: tonic has no place to do that for all.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it adds a service, as tonic's add_service does"
+    )]
     pub fn add<S>(mut self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
@@ -197,7 +201,8 @@ impl ServerBuilder {
 
         let stopping = CancellationToken::new();
         let force = CancellationToken::new();
-        let edge = edge::EdgeLayer::new(&self.limits, stopping.clone());
+        let calls = TaskTracker::new();
+        let edge = edge::EdgeLayer::new(&self.limits, stopping.clone(), calls.clone());
         let incoming =
             accept::Acceptor::new(listener, &self.limits, self.handshake, force.clone()).into_stream();
         let serving = transport()
@@ -218,6 +223,7 @@ impl ServerBuilder {
             addr,
             draining: self.draining,
             force,
+            calls,
             tracker: self.tracker,
             hooks: self.hooks,
             drain: self.drain,
@@ -245,22 +251,22 @@ impl ServerBuilder {
 
     /// Both versions of reflection: grpcurl asks v1 first, older tools know v1alpha alone.
     fn add_reflection(self) -> Result<Self, ServerError> {
+        const REFLECTION: [&str; 2] = [
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ];
         let describe = || {
             let builder = tonic_reflection::server::Builder::configure()
+                .include_reflection_service(false) // each version would describe itself alone
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(asterism_proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-            self.names
-                .iter()
-                .fold(builder, |builder, name| builder.with_service_name(*name))
+            let names = self.names.iter().copied().chain(REFLECTION);
+            names.fold(builder, tonic_reflection::server::Builder::with_service_name)
         };
-        let v1 = describe()
-            .with_service_name("grpc.reflection.v1.ServerReflection")
-            .build_v1()
-            .map_err(ServerError::Reflection)?;
-        let v1alpha = describe()
-            .with_service_name("grpc.reflection.v1alpha.ServerReflection")
-            .build_v1alpha()
-            .map_err(ServerError::Reflection)?;
+        let v1 = describe().build_v1().map_err(ServerError::Reflection)?;
+        let v1alpha = describe().build_v1alpha().map_err(ServerError::Reflection)?;
         Ok(self.add(v1).add(v1alpha))
     }
 }

@@ -9,6 +9,7 @@ mod propagation;
 mod tests;
 
 use std::{
+    io::{IsTerminal as _, Write as _},
     sync::{
         Once,
         atomic::{AtomicBool, Ordering},
@@ -132,7 +133,13 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     match format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            fmt::layer()
+                .with_ansi(colours)
+                .with_writer(std::io::stderr)
+                .boxed()
+        }
         LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
     }
 }
@@ -243,7 +250,11 @@ pub fn log_panics() {
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|panic| {
             let location = panic.location().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(location, "panic");
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!(location, "panic");
+            } else {
+                let _ = writeln!(std::io::stderr(), "error: panic at {location}");
+            }
         }));
     });
 }

@@ -57,11 +57,11 @@ pub fn load_text<T: DeserializeOwned + Serialize + Default>(
 
     let mut settings = Vec::new();
     if let Some((name, text)) = file {
-        settings.extend(layers.from_file(name, text)?);
+        settings.extend(layers.read_file(name, text)?);
     }
-    settings.extend(layers.from_env(service, env)?);
+    settings.extend(layers.read_env(service, env)?);
     for (key, text) in flags {
-        settings.push(layers.from_text(key, text, "among the flags".to_owned())?);
+        settings.push(layers.read_text(key, text, "among the flags".to_owned())?);
     }
     layers.resolve(&settings)
 }
@@ -95,7 +95,7 @@ struct Layers<T> {
 }
 
 impl<T: DeserializeOwned> Layers<T> {
-    fn from_file(&self, name: &str, text: &str) -> Result<Vec<Setting>, ConfigError> {
+    fn read_file(&self, name: &str, text: &str) -> Result<Vec<Setting>, ConfigError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
             let line = error.span().map_or(1, |span| {
                 text.as_bytes()
@@ -148,7 +148,7 @@ impl<T: DeserializeOwned> Layers<T> {
         Ok(())
     }
 
-    fn from_env(
+    fn read_env(
         &self,
         service: &str,
         env: impl Iterator<Item = (String, String)>,
@@ -164,7 +164,7 @@ impl<T: DeserializeOwned> Layers<T> {
             .into_iter()
             .map(|(rest, text)| {
                 let key = rest.replace("__", ".").to_lowercase();
-                self.from_text(
+                self.read_text(
                     &key,
                     &text,
                     format!("from the environment variable {prefix}{rest}"),
@@ -173,7 +173,7 @@ impl<T: DeserializeOwned> Layers<T> {
             .collect()
     }
 
-    fn from_text(&self, key: &str, text: &str, origin: String) -> Result<Setting, ConfigError> {
+    fn read_text(&self, key: &str, text: &str, origin: String) -> Result<Setting, ConfigError> {
         let Some(entry) = self.schema.get(key) else {
             if self.schema.is_section(key) {
                 return Err(invalid(key, &origin, "is a section: name one of its settings"));

@@ -10,7 +10,10 @@ use std::{
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use opentelemetry::{KeyValue, metrics::Histogram};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::task_tracker::TaskTrackerToken,
+};
 use tonic::{Code, Status, body::Body};
 use tracing::Span;
 
@@ -24,16 +27,23 @@ pub(super) struct CallRecord {
     started: Instant,
     /// `None` until a status was seen: a call that is dropped before was cancelled.
     status: Option<Code>,
+    _open: TaskTrackerToken,
 }
 
 impl CallRecord {
-    pub(super) fn begin(method: &'static str, span: Span, durations: Histogram<f64>) -> Self {
+    pub(super) fn begin(
+        method: &'static str,
+        span: Span,
+        durations: Histogram<f64>,
+        open: TaskTrackerToken,
+    ) -> Self {
         Self {
             method,
             span,
             durations,
             started: Instant::now(),
             status: None,
+            _open: open,
         }
     }
 

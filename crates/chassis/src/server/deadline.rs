@@ -45,13 +45,13 @@ impl Budget {
     }
 }
 
-/// Takes 5 ms or a quarter off, whichever is less; nothing remains of less than 2 ms, which no timer can tell
-/// from tonic's own.
+/// Takes a quarter off, at least 1 ms (the grain of tokio's timers, so that ours is due in an earlier tick) and at
+/// most 5 ms. Of less than 2 ms nothing remains.
 fn ahead_of_tonic(asked: Duration) -> Duration {
     if asked < Duration::from_millis(2) {
         return Duration::ZERO;
     }
-    asked - (asked / 4).min(Duration::from_millis(5))
+    asked - (asked / 4).clamp(Duration::from_millis(1), Duration::from_millis(5))
 }
 
 /// `1*8DIGIT` and a unit (gRPC over HTTP/2, `Timeout`). Anything else counts as absent, as in tonic.

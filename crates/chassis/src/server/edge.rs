@@ -5,13 +5,13 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
 use opentelemetry::{global, metrics::Histogram};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tower_layer::Layer;
@@ -39,10 +39,12 @@ struct Shared {
     durations: Histogram<f64>,
     /// Ends the streams that have no end of their own.
     stopping: CancellationToken,
+    /// One token for every open call.
+    calls: TaskTracker,
 }
 
 impl EdgeLayer {
-    pub(super) fn new(limits: &Limits, stopping: CancellationToken) -> Self {
+    pub(super) fn new(limits: &Limits, stopping: CancellationToken, calls: TaskTracker) -> Self {
         let durations = global::meter(names::SCOPE)
             .f64_histogram(names::RPC_SERVER_CALL_DURATION)
             .with_unit("s")
@@ -54,6 +56,7 @@ impl EdgeLayer {
                 limits: limits.clone(),
                 durations,
                 stopping,
+                calls,
             }),
         }
     }
@@ -91,28 +94,35 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // tonic starts its own timer after this call returned: ours, which counts from here, is always due first.
+        let arrived = Instant::now();
         let path = MethodPath::of(request.uri());
         let method = Method::find(&path);
         let span = open_span(method);
         let trace_id = RequestTrace::of(request.headers()).adopt(&span);
         span.record("trace_id", field::display(&trace_id));
         let budget = Budget::of(request.headers(), method, &self.shared.limits);
-        let mut record = CallRecord::begin(name_of(method), span.clone(), self.shared.durations.clone());
+        let mut record = CallRecord::begin(
+            name_of(method),
+            span.clone(),
+            self.shared.durations.clone(),
+            self.shared.calls.token(),
+        );
 
         let extensions = request.extensions_mut();
         extensions.insert(path);
         extensions.insert(trace_id);
-        // A deadline past the clock's end is none.
-        if let Some(end) = budget.whole.and_then(|whole| Instant::now().checked_add(whole)) {
+        if let Some(end) = budget.whole.and_then(|whole| arrived.checked_add(whole)) {
             extensions.insert(Deadline(end));
         }
 
+        let due = (!budget.headers.is_zero()).then(|| arrived + budget.headers);
         // The service that was polled ready has to be the one that is called.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let shared = Arc::clone(&self.shared);
         let work = async move {
-            let response = answer(&mut inner, request, budget.headers, &shared.limits).await;
+            let response = answer(&mut inner, request, due, &shared.limits).await;
             let stop = method
                 .is_some_and(|method| method.is_endless())
                 .then(|| shared.stopping.clone());
@@ -123,16 +133,21 @@ where
     }
 }
 
-/// The answer within `bound`; the handler is dropped when the time is over.
-async fn answer<S>(inner: &mut S, request: Request<Body>, bound: Duration, limits: &Limits) -> Response<Body>
+/// The answer until `due`; the handler is dropped when the time is over. `None`: it is over already.
+async fn answer<S>(
+    inner: &mut S,
+    request: Request<Body>,
+    due: Option<Instant>,
+    limits: &Limits,
+) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    if bound.is_zero() {
+    let Some(due) = due else {
         return deadline_exceeded();
-    }
+    };
     let guarded = AssertUnwindSafe(inner.call(request)).catch_unwind();
-    match tokio::time::timeout(bound, guarded).await {
+    match tokio::time::timeout_at(due.into(), guarded).await {
         Ok(Ok(Ok(response))) => explain_size(response, limits),
         Ok(Ok(Err(never))) => match never {},
         // The panic hook has logged where; the caller learns nothing of the inside.

@@ -33,6 +33,8 @@ pub struct Running {
     service: &'static str,
     draining: CancellationToken,
     force: CancellationToken,
+    /// One token for every call that is open.
+    calls: TaskTracker,
     tracker: TaskTracker,
     hooks: Vec<Hook>,
     drain: Duration,
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub(super) addr: SocketAddr,
     pub(super) draining: CancellationToken,
     pub(super) force: CancellationToken,
+    pub(super) calls: TaskTracker,
     pub(super) tracker: TaskTracker,
     pub(super) hooks: Vec<Hook>,
     pub(super) drain: Duration,
@@ -57,6 +60,7 @@ impl Running {
             addr,
             draining,
             force,
+            calls,
             tracker,
             hooks,
             drain,
@@ -67,6 +71,7 @@ impl Running {
             service,
             draining,
             force,
+            calls,
             tracker,
             hooks,
             drain,
@@ -111,16 +116,8 @@ impl Running {
     pub async fn shutdown(mut self) {
         let began = Instant::now();
         self.draining.cancel();
-        if let Some(mut server) = self.server.take()
-            && tokio::time::timeout(self.drain, &mut server).await.is_err()
-        {
-            tracing::warn!(
-                service = self.service,
-                "calls still open after the drain were cut off"
-            );
-            self.force.cancel();
-            let _ = tokio::time::timeout(CLOSE, &mut server).await;
-            server.abort();
+        if let Some(server) = self.server.take() {
+            self.close(server).await;
         }
         self.tracker.close();
         let rest = self.drain.saturating_sub(began.elapsed()).max(CLOSE);
@@ -137,6 +134,29 @@ impl Running {
             }
         }
         tracing::info!(service = self.service, "stopped");
+    }
+}
+
+impl Running {
+    /// Lets calls and connections end within the drain's bound, then closes what is left.
+    async fn close(&mut self, mut server: JoinHandle<Result<(), ServerError>>) {
+        self.calls.close();
+        let idle = async {
+            self.calls.wait().await;
+            // Time for the last answers to leave and for peers to hang up. A peer that is frozen would never do so,
+            // and a connection without a call need not be waited for.
+            tokio::time::sleep(CLOSE).await;
+        };
+        tokio::select! {
+            _ = &mut server => return,
+            () = idle => {}
+            () = tokio::time::sleep(self.drain) => {
+                tracing::warn!(service = self.service, calls = self.calls.len(), "calls cut off at shutdown");
+            }
+        }
+        self.force.cancel();
+        let _ = tokio::time::timeout(CLOSE, &mut server).await;
+        server.abort();
     }
 }
 

@@ -1,1 +1,7 @@
-//! Tests of the server.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod budgets;
+mod calls;
+mod connections;
+mod shutdown;
+mod support;

@@ -83,7 +83,8 @@ pub fn inject_with(metadata: &mut MetadataMap, trace_id: &str) {
         PROPAGATOR.inject_context(&current, &mut Metadata(metadata));
         return;
     }
-    let Ok(trace_id) = opentelemetry::TraceId::from_hex(trace_id) else {
+    let id = opentelemetry::TraceId::from_hex(trace_id);
+    let (32, Ok(trace_id)) = (trace_id.len(), id) else {
         return;
     };
     let span_id: SpanId = RandomIdGenerator::default().new_span_id();
