@@ -165,6 +165,18 @@ impl Termination {
     }
 }
 
+/// Resolves at SIGTERM or SIGINT: [`Termination`] for callers who have started already. Where the handlers cannot be
+/// installed the signals keep their default effect, which ends the process.
+pub async fn shutdown_signal() {
+    match Termination::install() {
+        Ok(termination) => termination.requested().await,
+        Err(error) => {
+            tracing::warn!(%error, "signals end the process without a drain");
+            std::future::pending().await
+        }
+    }
+}
+
 enum Failure {
     Telemetry(TelemetryError),
     Run(Box<dyn Error>),

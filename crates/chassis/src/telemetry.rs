@@ -45,7 +45,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const METRIC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What [`init`] needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TelemetryConfig {
     /// Form and filter of log lines.
     pub log: LogConfig,
@@ -159,8 +159,14 @@ fn exported_spans() -> Targets {
 }
 
 fn resource(service: &'static str) -> Resource {
+    // `asterism` itself when all services share a process.
+    let name = if service == "asterism" {
+        service.to_owned()
+    } else {
+        format!("asterism-{service}")
+    };
     Resource::builder()
-        .with_service_name(format!("asterism-{service}"))
+        .with_service_name(name)
         .with_attribute(KeyValue::new("service.namespace", "asterism"))
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new(

@@ -45,6 +45,7 @@ struct Shared {
 
 impl EdgeLayer {
     pub(super) fn new(limits: &Limits, stopping: CancellationToken, calls: TaskTracker) -> Self {
+        Method::prepare();
         let durations = global::meter(names::SCOPE)
             .f64_histogram(names::RPC_SERVER_CALL_DURATION)
             .with_unit("s")

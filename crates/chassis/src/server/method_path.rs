@@ -26,6 +26,11 @@ pub(super) struct Method {
 }
 
 impl Method {
+    /// Reads the contracts now rather than during the first call.
+    pub(super) fn prepare() {
+        LazyLock::force(&METHODS);
+    }
+
     pub(super) fn find(path: &MethodPath) -> Option<Self> {
         let (name, (client_streaming, server_streaming)) = METHODS.get_key_value(path.0.as_str())?;
         Some(Self {
