@@ -172,7 +172,7 @@ pub async fn shutdown_signal() {
         Ok(termination) => termination.requested().await,
         Err(error) => {
             tracing::warn!(%error, "signals end the process without a drain");
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 }
