@@ -5,9 +5,13 @@
 //! * [`server`]: the gRPC server: bounded connections, deadlines, one span and one measurement a call, health,
 //!   reflection, and a drain that ends.
 //! * [`entry`]: what `main` does, down to exit codes and signals.
+//! * [`call`]: the gate that every RPC passes: identity, policy, admission, blocking work, audit before release.
+//! * [`identity`] and [`policy`]: who calls, and which roles may call what; deny by default.
+//! * [`outbox`]: audit events, durable here before a result leaves, forwarded to audit at least once.
+//! * [`error`]: domain errors in classes with stable reasons; the only place where a gRPC status is made.
 //!
 //! The order of things, upheld here and nowhere else: a bad setting ends the process before a port opens; every
-//! request has a trace id and a deadline before a handler sees it; a shutdown says NOT_SERVING first, closes the
+//! request has a trace id before a handler sees it, and a deadline unless it is an open-ended stream; a shutdown says NOT_SERVING first, closes the
 //! port, lets calls and detached work end, flushes, and never takes longer than its bound.
 
 pub mod config;
