@@ -11,8 +11,9 @@
 //! * [`error`]: domain errors in classes with stable reasons; the only place where a gRPC status is made.
 //!
 //! The order of things, upheld here and nowhere else: a bad setting ends the process before a port opens; every
-//! request has a trace id before a handler sees it, and a deadline unless it is an open-ended stream; a shutdown says NOT_SERVING first, closes the
-//! port, lets calls and detached work end, flushes, and never takes longer than its bound.
+//! request has a trace id before a handler sees it, and a deadline unless it is an open-ended stream; a shutdown
+//! says NOT_SERVING first, closes the port, lets calls and detached work end, flushes, and never takes longer than
+//! its bound.
 
 pub mod config;
 pub mod entry;
