@@ -4,6 +4,10 @@
 //! * [`telemetry`]: logs to standard error, traces and metrics over OTLP, `traceparent` in and out.
 //! * [`server`]: the gRPC server: bounded connections, deadlines, one span and one measurement a call, health,
 //!   reflection, and a drain that ends.
+//! * [`call`]: one way through which every request goes: identity, policy, room, work, event, answer.
+//! * [`identity`], [`policy`]: who asks, and may they; deny by default.
+//! * [`outbox`]: events, durable here before a result is released, forwarded to audit.
+//! * [`error`]: from a domain's errors to a status, with `google.rpc` details.
 //! * [`entry`]: what `main` does, down to exit codes and signals.
 //! * [`call`]: the gate that every RPC passes: identity, policy, admission, blocking work, audit before release.
 //! * [`identity`] and [`policy`]: who calls, and which roles may call what; deny by default.
@@ -15,8 +19,13 @@
 //! says NOT_SERVING first, closes the port, lets calls and detached work end, flushes, and never takes longer than
 //! its bound.
 
+pub mod call;
 pub mod config;
 pub mod entry;
+pub mod error;
+pub mod identity;
+pub mod outbox;
+pub mod policy;
 pub mod server;
 pub mod telemetry;
 

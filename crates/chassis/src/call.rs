@@ -1,0 +1,152 @@
+//! One way through which every request goes: who asks, may they, is there room, do the work, record it, answer.
+//!
+//! The rule: the result of an operation leaves only after its event is durable in the [`Outbox`]; a refusal or a failure
+//! is an event too. The work runs detached from the caller: when the caller goes away, it ends and is recorded all the same.
+
+mod gate;
+mod stream;
+
+use std::time::Instant;
+
+use asterism_crypto::Digest;
+
+pub use gate::Gate;
+pub use stream::{Emitter, ReplyStream};
+
+use crate::{
+    error::{ErrorClass, Failure},
+    identity::{Principal, PrincipalId, Role},
+    outbox::{AuditEvent, Outbox, Outcome},
+};
+
+/// Who asks, and for how long.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The authenticated principal.
+    pub principal: Principal,
+    /// For whom, when a service acts for somebody.
+    pub on_behalf_of: Option<PrincipalId>,
+    /// Of this request.
+    pub request_id: String,
+    /// W3C trace id, 32 hex digits.
+    pub trace_id: String,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+impl Caller {
+    /// Whose the things are that this request makes.
+    pub fn owner(&self) -> &PrincipalId {
+        self.on_behalf_of.as_ref().unwrap_or(&self.principal.id)
+    }
+
+    /// Whether this caller may touch what belongs to `owner`: its owner, an administrator, or a service (which has to
+    /// check for whom it acts).
+    pub fn may_access(&self, owner: &str) -> bool {
+        self.owner().as_str() == owner || self.principal.is(Role::Admin) || self.principal.is(Role::Service)
+    }
+
+    /// Whether nobody waits any more.
+    pub fn expired(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// What the event of a request will say besides who and when. Filled in by the work.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    resource: String,
+    key_version: u32,
+    input: Option<Digest>,
+    output: Option<Digest>,
+    silent: bool,
+}
+
+impl Trail {
+    /// What the operation is about.
+    pub fn resource(&mut self, resource: impl Into<String>) -> &mut Self {
+        self.resource = resource.into();
+        self
+    }
+
+    /// The version of the key that was used.
+    pub fn key_version(&mut self, version: u32) -> &mut Self {
+        self.key_version = version;
+        self
+    }
+
+    /// Digests what went in. Not for guessable secrets: a digest of those gives them away.
+    pub fn input(&mut self, bytes: &[u8]) -> &mut Self {
+        self.input_digest(Digest::of(bytes))
+    }
+
+    /// What went in, digested elsewhere.
+    pub fn input_digest(&mut self, digest: Digest) -> &mut Self {
+        self.input = Some(digest);
+        self
+    }
+
+    /// Digests what came out. Not for guessable secrets.
+    pub fn output(&mut self, bytes: &[u8]) -> &mut Self {
+        self.output_digest(Digest::of(bytes))
+    }
+
+    /// What came out, digested elsewhere.
+    pub fn output_digest(&mut self, digest: Digest) -> &mut Self {
+        self.output = Some(digest);
+        self
+    }
+
+    /// Success needs no event: for reads of metadata, and for the parts of a larger operation. Failures always have one.
+    pub fn silent(&mut self) -> &mut Self {
+        self.silent = true;
+        self
+    }
+
+    fn event(
+        &self,
+        operation: &'static str,
+        caller: Option<&Caller>,
+        failure: Option<&Failure>,
+    ) -> AuditEvent {
+        AuditEvent {
+            occurred_at: std::time::SystemTime::now(),
+            principal: caller.map(|c| c.principal.id.to_string()).unwrap_or_default(),
+            on_behalf_of: caller.and_then(|c| c.on_behalf_of.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            operation,
+            resource: self.resource.clone(),
+            key_version: self.key_version,
+            outcome: match failure.map(Failure::class) {
+                None => Outcome::Succeeded,
+                Some(ErrorClass::Denied | ErrorClass::Unauthenticated) => Outcome::Denied,
+                Some(_) => Outcome::Failed,
+            },
+            reason: failure.map_or("", Failure::reason),
+            request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
+            trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
+            input: self.input,
+            output: self.output,
+        }
+    }
+}
+
+/// Records how an operation ended. A failure stays what it is even when it cannot be recorded.
+fn conclude<T>(
+    outbox: &Outbox,
+    operation: &'static str,
+    caller: Option<&Caller>,
+    trail: &Trail,
+    result: Result<T, Failure>,
+) -> Result<T, Failure> {
+    if result.is_ok() && trail.silent {
+        return result;
+    }
+    let event = trail.event(operation, caller, result.as_ref().err());
+    match (outbox.record(event), &result) {
+        (Err(unrecorded), Ok(_)) => Err(unrecorded),
+        _ => result,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! What a service reports of an operation.
+
+use std::time::SystemTime;
+
+use asterism_crypto::Digest;
+use asterism_proto::audit as pb;
+use prost::Message as _;
+
+/// Longest text of a field; longer ones are cut, so that an event always fits in a record.
+const MAX_FIELD_BYTES: usize = 256;
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It worked.
+    Succeeded,
+    /// Identity or policy refused it.
+    Denied,
+    /// Anything else.
+    Failed,
+}
+
+/// What a service reports of an operation. Never holds plaintext, key material or tokens.
+#[derive(Clone, Debug)]
+pub struct AuditEvent {
+    /// When it ended.
+    pub occurred_at: SystemTime,
+    /// Who asked; empty when unauthenticated.
+    pub principal: String,
+    /// For whom; empty when for itself.
+    pub on_behalf_of: String,
+    /// `kms.Encrypt`, …
+    pub operation: &'static str,
+    /// `keys/…`, `datasets/…`, `models/…`; empty when there is none.
+    pub resource: String,
+    /// 0 when there is none.
+    pub key_version: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it was refused or failed; empty on success.
+    pub reason: &'static str,
+    /// Of the request.
+    pub request_id: String,
+    /// W3C trace id.
+    pub trace_id: String,
+    /// SHA-256 of what went in.
+    pub input: Option<Digest>,
+    /// SHA-256 of what came out.
+    pub output: Option<Digest>,
+}
+
+impl AuditEvent {
+    /// The stored and forwarded form, with a fresh event id.
+    pub(super) fn encode(self, source: &'static str, sequence: u64) -> Vec<u8> {
+        let digest = |digest: Option<Digest>| digest.map_or_else(Vec::new, |d| d.as_bytes().to_vec());
+        pb::Event {
+            event_id: uuid::Uuid::now_v7().to_string(),
+            source: source.to_owned(),
+            source_sequence: sequence,
+            occurred_at: Some(self.occurred_at.into()),
+            principal: capped(self.principal),
+            on_behalf_of: capped(self.on_behalf_of),
+            operation: self.operation.to_owned(),
+            resource: capped(self.resource),
+            key_version: self.key_version,
+            outcome: match self.outcome {
+                Outcome::Succeeded => pb::Outcome::Succeeded,
+                Outcome::Denied => pb::Outcome::Denied,
+                Outcome::Failed => pb::Outcome::Failed,
+            }
+            .into(),
+            reason: self.reason.to_owned(),
+            request_id: capped(self.request_id),
+            trace_id: capped(self.trace_id),
+            input_sha256: digest(self.input),
+            output_sha256: digest(self.output),
+        }
+        .encode_to_vec()
+    }
+}
+
+fn capped(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_FIELD_BYTES));
+    text
+}

@@ -1,0 +1,162 @@
+//! Brings events to audit, at least once and in order.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
+use tonic::{
+    Request,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use super::Shared;
+use crate::error::Failure;
+
+/// Most events in one call.
+const BATCH: usize = 500;
+/// Events gather for so long before they leave: one call and one fsync at audit serve many.
+const LINGER: Duration = Duration::from_millis(20);
+/// A call to audit may take so long: a black hole must not hold up the others for ever.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Without new events for so long, acknowledged ones are deleted by a write of their own.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Makes a token for each call.
+type Token = Arc<dyn Fn() -> String + Send + Sync>;
+/// Appends within this process.
+type Append = Arc<dyn Fn(Vec<Event>) -> Result<(), Failure> + Send + Sync>;
+
+/// Where events go.
+#[derive(Clone)]
+pub enum Sink {
+    /// To the audit service.
+    Grpc {
+        /// `http://host:port`
+        endpoint: String,
+        /// Makes a token of the role `service` for each call.
+        token: Token,
+    },
+    /// Into a log in this process; blocks until they are durable.
+    Local(Append),
+    /// Nowhere yet: events wait here for an audit service to be configured.
+    Hold,
+}
+
+/// Runs until the outbox is gone.
+pub(super) async fn run(outbox: Weak<Shared>, sink: Sink) {
+    let mut sender = Sender::new(sink);
+    let mut pause = FIRST_PAUSE;
+    let mut from = 0;
+    loop {
+        let Some(shared) = outbox.upgrade() else { return };
+        let reader = shared.clone();
+        let read = tokio::task::spawn_blocking(move || reader.pending(from, BATCH)).await;
+        let events = match read {
+            Ok(Ok(events)) => events,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the outbox cannot be read; restart the service");
+                return;
+            }
+            // The runtime is going down.
+            Err(_) => return,
+        };
+        if events.is_empty() {
+            wait(&outbox, shared).await;
+            continue;
+        }
+        let sequences: Vec<u64> = events.iter().map(|event| event.source_sequence).collect();
+        match sender.send(events).await {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                from = sequences.last().map_or(from, |last| last + 1);
+                shared.delivered(sequences.into_iter());
+            }
+            Err(problem) => {
+                tracing::warn!(problem, source = shared.source, "audit does not take events; trying again");
+                drop(shared);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Waits for events, and then a moment longer for more of them.
+async fn wait(outbox: &Weak<Shared>, shared: Arc<Shared>) {
+    if tokio::time::timeout(IDLE, shared.wake.notified()).await.is_err() {
+        let sweeper = shared.clone();
+        // A failed sweep poisons the store, which the next event reports.
+        let _ = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
+        drop(shared);
+        // Not held while waiting: an outbox that nobody else holds is gone.
+        while outbox.strong_count() > 0 {
+            let Some(shared) = outbox.upgrade() else { return };
+            if tokio::time::timeout(IDLE, shared.wake.notified()).await.is_ok() {
+                linger(&shared).await;
+                return;
+            }
+        }
+        return;
+    }
+    linger(&shared).await;
+}
+
+async fn linger(shared: &Shared) {
+    // A flush cuts this short.
+    let _ = tokio::time::timeout(LINGER, shared.hurry.notified()).await;
+}
+
+/// One way to deliver.
+enum Sender {
+    Grpc { client: Option<AuditServiceClient<Channel>>, token: Token, endpoint: String },
+    Local(Append),
+    Hold,
+}
+
+impl Sender {
+    fn new(sink: Sink) -> Self {
+        match sink {
+            Sink::Local(append) => Self::Local(append),
+            Sink::Hold => Self::Hold,
+            Sink::Grpc { endpoint, token } => {
+                let client = Endpoint::from_shared(endpoint.clone()).ok().map(|endpoint| {
+                    let channel = endpoint.connect_timeout(CALL_DEADLINE).tcp_nodelay(true).connect_lazy();
+                    AuditServiceClient::new(channel)
+                });
+                Self::Grpc { client, token, endpoint }
+            }
+        }
+    }
+
+    async fn send(&mut self, events: Vec<Event>) -> Result<(), String> {
+        match self {
+            Self::Hold => {
+                // Nothing changes without a restart; the events stay where they are.
+                std::future::pending::<()>().await;
+                Ok(())
+            }
+            Self::Local(append) => {
+                let append = append.clone();
+                let appended = tokio::task::spawn_blocking(move || append(events)).await;
+                appended.map_err(|error| error.to_string())?.map_err(|failure| failure.message().to_owned())
+            }
+            Self::Grpc { client, token, endpoint } => {
+                let client = client.as_mut().ok_or_else(|| format!("{endpoint} is not an endpoint"))?;
+                let mut request = Request::new(AppendEventsRequest { events });
+                let bearer = MetadataValue::try_from(format!("Bearer {}", token())).map_err(|e| e.to_string())?;
+                request.metadata_mut().insert("authorization", bearer);
+                request.set_timeout(CALL_DEADLINE);
+                match tokio::time::timeout(CALL_DEADLINE, client.append_events(request)).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(status)) => Err(format!("{}: {}", status.code(), status.message())),
+                    Err(_) => Err("no answer in time".to_owned()),
+                }
+            }
+        }
+    }
+}

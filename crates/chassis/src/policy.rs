@@ -1,0 +1,95 @@
+//! Which roles may call which method. Deny by default: a method without a line here is refused to everybody.
+
+use crate::identity::Role::{self, Admin, Analyst, Auditor, DataOwner, Service, Viewer};
+
+const USE_KEYS: &[Role] = &[Admin, DataOwner, Service];
+const READ_KEYS: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Viewer, Service];
+const OWN_DATA: &[Role] = &[Admin, DataOwner];
+const USE_DATA: &[Role] = &[Admin, DataOwner, Analyst, Service];
+const CHECK_DATA: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
+const READ_METADATA: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Viewer, Service];
+const USE_MODELS: &[Role] = &[Admin, Analyst];
+const READ_LOG: &[Role] = &[Admin, Auditor];
+
+/// `package.Service/Method` and who may call it.
+const POLICY: &[(&str, &[Role])] = &[
+    ("asterism.audit.v1.AuditService/AppendEvents", &[Service]),
+    ("asterism.audit.v1.AuditService/ListEvents", READ_LOG),
+    ("asterism.audit.v1.AuditService/VerifyLog", READ_LOG),
+    ("asterism.audit.v1.AuditService/WatchEvents", READ_LOG),
+    ("asterism.inference.v1.InferenceService/BatchPredict", USE_MODELS),
+    ("asterism.inference.v1.InferenceService/DeleteModel", USE_MODELS),
+    ("asterism.inference.v1.InferenceService/Evaluate", USE_MODELS),
+    ("asterism.inference.v1.InferenceService/GetModel", READ_METADATA),
+    ("asterism.inference.v1.InferenceService/ListModels", READ_METADATA),
+    ("asterism.inference.v1.InferenceService/Predict", USE_MODELS),
+    ("asterism.inference.v1.InferenceService/Train", USE_MODELS),
+    ("asterism.ingest.v1.IngestService/AbortUpload", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/BeginUpload", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/CommitUpload", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/DeleteDataset", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/GetDataset", READ_METADATA),
+    ("asterism.ingest.v1.IngestService/GetManifest", CHECK_DATA),
+    ("asterism.ingest.v1.IngestService/GetUpload", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/ListDatasets", READ_METADATA),
+    ("asterism.ingest.v1.IngestService/PutChunk", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/ReadCiphertext", CHECK_DATA),
+    ("asterism.ingest.v1.IngestService/ReadRows", USE_DATA),
+    ("asterism.ingest.v1.IngestService/Upload", OWN_DATA),
+    ("asterism.ingest.v1.IngestService/VerifyDataset", CHECK_DATA),
+    ("asterism.kms.v1.KeyManagementService/AsymmetricSign", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/AsymmetricVerify", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/CreateKey", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/Decrypt", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/Encrypt", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/GenerateDataKey", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/GenerateMac", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/GetKey", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/GetPublicKey", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/ListKeys", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/RotateKey", &[Admin]),
+    ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
+];
+
+/// The roles that may call `package.Service/Method`; `None` for a method that nobody may.
+pub fn allowed_roles(method: &str) -> Option<&'static [Role]> {
+    POLICY.iter().find(|(name, _)| *name == method).map(|(_, roles)| *roles)
+}
+
+/// Whether the method only reads metadata: answered even while no event can be recorded.
+pub fn reads_metadata(method: &str) -> bool {
+    let name = method.rsplit('/').next().unwrap_or_default();
+    ["Get", "List", "Watch"].iter().any(|verb| name.starts_with(verb))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_contracts_has_its_line_and_no_line_is_stale() {
+        let contracts = prost_types::FileDescriptorSet::decode(asterism_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+        let mut methods = BTreeSet::new();
+        for file in &contracts.file {
+            for service in &file.service {
+                for method in &service.method {
+                    methods.insert(format!("{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        let lines: BTreeSet<String> = POLICY.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(methods, lines);
+        assert_eq!(lines.len(), POLICY.len(), "a method has two lines");
+        assert!(POLICY.iter().all(|(_, roles)| !roles.is_empty()));
+    }
+
+    #[test]
+    fn only_services_append_and_strangers_do_nothing() {
+        assert_eq!(allowed_roles("asterism.audit.v1.AuditService/AppendEvents"), Some([Service].as_slice()));
+        assert_eq!(allowed_roles("asterism.kms.v1.KeyManagementService/DestroyEverything"), None);
+    }
+}
