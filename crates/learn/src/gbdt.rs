@@ -12,10 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LearnError,
     model::{TreeParameters, softmax},
-    train::Progress,
+    train::{Progress, Samples},
 };
-
-const MAX_DEPTH: usize = 8;
 
 /// An ensemble; one tree per round for two classes, else one per class and round.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -39,43 +37,61 @@ struct Tree {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Node {
-    Split { feature: u32, edge: u16, left: u32, right: u32 },
-    Leaf { weight: f64 },
+    Split {
+        feature: u32,
+        edge: u8,
+        left: u32,
+        right: u32,
+    },
+    Leaf {
+        weight: f64,
+    },
 }
 
 impl Trees {
     pub(crate) fn train(
-        rows: &[Vec<f64>],
-        labels: &[u32],
-        classes: usize,
+        samples: &Samples,
         parameters: &TreeParameters,
         seed: u64,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, LearnError> {
-        let features = rows.first().map_or(0, Vec::len);
-        let edges: Vec<Vec<f64>> =
-            (0..features).map(|feature| bin_edges(rows.iter().map(|row| row[feature]), parameters.bins)).collect();
-        let binned = Binned::new(rows, &edges);
-        let outputs = if classes == 2 { 1 } else { classes };
-        let base = base_scores(labels, classes, outputs);
-        let mut scores: Vec<f64> = rows.iter().flat_map(|_| base.iter().copied()).collect();
-        let mut ensemble = Self { edges, base, trees: Vec::with_capacity(parameters.trees * outputs) };
+        let edges: Vec<Vec<f64>> = (0..samples.width)
+            .map(|feature| bin_edges(samples.rows().map(|row| row[feature]), parameters.bins))
+            .collect();
+        let binned = Binned::new(samples, &edges);
+        let outputs = outputs(samples.classes);
+        let base = base_scores(samples, outputs);
+        let mut scores = base.repeat(samples.len());
+        let mut ensemble = Self {
+            edges,
+            base,
+            trees: Vec::with_capacity(parameters.trees * outputs),
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut slopes = Slopes::new(&scores, samples, outputs);
         for round in 0..parameters.trees {
-            let (gradients, loss) = gradients(&scores, labels, outputs);
-            let sample: Vec<u32> = (0..rows.len() as u32)
+            let sample: Vec<u32> = (0..samples.len() as u32)
                 .filter(|_| parameters.subsample >= 1.0 || rng.random::<f64>() < parameters.subsample)
                 .collect();
             for output in 0..outputs {
-                let of_output = |row: u32| gradients[row as usize * outputs + output];
-                let grower = Grower { binned: &binned, edges: &ensemble.edges, parameters, gradient: &of_output };
+                let grower = Grower {
+                    binned: &binned,
+                    edges: &ensemble.edges,
+                    parameters,
+                    slopes: &slopes.by_output[output],
+                };
                 let tree = grower.grow(sample.clone());
-                for (row, value) in scores.iter_mut().skip(output).step_by(outputs).enumerate() {
-                    *value += tree.weight(|feature| binned.bin(row as u32, feature));
+                for (row, score) in scores.iter_mut().skip(output).step_by(outputs).enumerate() {
+                    *score += tree.weight(|feature| binned.of(feature)[row]);
                 }
                 ensemble.trees.push(tree);
             }
-            let step = Progress { step: round + 1, total: parameters.trees, loss };
+            slopes = Slopes::new(&scores, samples, outputs);
+            let step = Progress {
+                step: round + 1,
+                total: parameters.trees,
+                loss: slopes.loss,
+            };
             if progress(step).is_break() {
                 return Err(LearnError::Cancelled);
             }
@@ -85,21 +101,29 @@ impl Trees {
 
     /// One score per class; softmax makes probabilities of them.
     pub(crate) fn scores(&self, row: &[f64]) -> Vec<f64> {
-        let bins: Vec<u16> = row.iter().zip(&self.edges).map(|(value, edges)| bin(*value, edges)).collect();
+        let bins: Vec<u8> = row
+            .iter()
+            .zip(&self.edges)
+            .map(|(value, edges)| bin(*value, edges))
+            .collect();
         let mut scores = self.base.clone();
         let outputs = scores.len();
         for (index, tree) in self.trees.iter().enumerate() {
             scores[index % outputs] += tree.weight(|feature| bins[feature as usize]);
         }
         // softmax([0, s]) is the logistic function of s.
-        if outputs == 1 { vec![0.0, scores[0]] } else { scores }
+        if outputs == 1 {
+            vec![0.0, scores[0]]
+        } else {
+            scores
+        }
     }
 
     pub(crate) fn is_consistent(&self, features: usize, classes: usize) -> bool {
-        let outputs = if classes == 2 { 1 } else { classes };
+        let outputs = outputs(classes);
         self.edges.len() == features
             && self.edges.iter().all(|edges| {
-                edges.len() < usize::from(u16::MAX)
+                edges.len() <= usize::from(u8::MAX)
                     && edges.iter().all(|edge| edge.is_finite())
                     && edges.is_sorted_by(|a, b| a < b)
             })
@@ -110,12 +134,17 @@ impl Trees {
 }
 
 impl Tree {
-    fn weight(&self, bin: impl Fn(u32) -> u16) -> f64 {
+    fn weight(&self, bin: impl Fn(u32) -> u8) -> f64 {
         let mut at = 0;
         loop {
             match self.nodes[at] {
                 Node::Leaf { weight } => return weight,
-                Node::Split { feature, edge, left, right } => {
+                Node::Split {
+                    feature,
+                    edge,
+                    left,
+                    right,
+                } => {
                     at = if bin(feature) > edge { right } else { left } as usize;
                 }
             }
@@ -126,10 +155,19 @@ impl Tree {
     fn is_consistent(&self, edges: &[Vec<f64>]) -> bool {
         let fits = |(at, node): (usize, &Node)| match node {
             Node::Leaf { weight } => weight.is_finite(),
-            Node::Split { feature, edge, left, right } => {
+            Node::Split {
+                feature,
+                edge,
+                left,
+                right,
+            } => {
                 let children = [*left as usize, *right as usize];
-                children.iter().all(|child| *child > at && *child < self.nodes.len())
-                    && edges.get(*feature as usize).is_some_and(|edges| usize::from(*edge) < edges.len())
+                children
+                    .iter()
+                    .all(|child| *child > at && *child < self.nodes.len())
+                    && edges
+                        .get(*feature as usize)
+                        .is_some_and(|edges| usize::from(*edge) < edges.len())
             }
         };
         !self.nodes.is_empty() && self.nodes.iter().enumerate().all(fits)
@@ -166,98 +204,156 @@ fn bin_edges(values: impl Iterator<Item = f64>, bins: usize) -> Vec<f64> {
     edges
 }
 
-/// Number of edges at or below `value`.
-fn bin(value: f64, edges: &[f64]) -> u16 {
-    edges.partition_point(|edge| *edge <= value) as u16
+/// Number of edges at or below `value`; there are at most 255.
+fn bin(value: f64, edges: &[f64]) -> u8 {
+    edges.partition_point(|edge| *edge <= value) as u8
 }
 
-/// Bins of all training rows, column by column.
+/// Scores that the trees make: one for two classes, that of the second; else one per class.
+fn outputs(classes: usize) -> usize {
+    if classes == 2 { 1 } else { classes }
+}
+
+/// The log-odds of the classes among the samples, each counted once more than it occurs.
+fn base_scores(samples: &Samples, outputs: usize) -> Vec<f64> {
+    let mut counts = vec![1.0; samples.classes];
+    for label in &samples.labels {
+        counts[*label as usize] += 1.0;
+    }
+    if outputs == 1 {
+        vec![f64::ln(counts[1] / counts[0])]
+    } else {
+        counts.into_iter().map(f64::ln).collect()
+    }
+}
+
+/// Bins of all samples, feature by feature.
 struct Binned {
     rows: usize,
-    bins: Vec<u16>,
+    bins: Vec<u8>,
 }
 
 impl Binned {
-    fn new(rows: &[Vec<f64>], edges: &[Vec<f64>]) -> Self {
-        let mut bins = Vec::with_capacity(rows.len() * edges.len());
+    fn new(samples: &Samples, edges: &[Vec<f64>]) -> Self {
+        let mut bins = Vec::with_capacity(samples.values.len());
         for (feature, edges) in edges.iter().enumerate() {
-            bins.extend(rows.iter().map(|row| bin(row[feature], edges)));
+            bins.extend(samples.rows().map(|row| bin(row[feature], edges)));
         }
-        Self { rows: rows.len(), bins }
+        Self {
+            rows: samples.len(),
+            bins,
+        }
     }
 
-    fn bin(&self, row: u32, feature: u32) -> u16 {
-        self.bins[feature as usize * self.rows + row as usize]
+    /// The bins of a feature, by row.
+    fn of(&self, feature: u32) -> &[u8] {
+        let start = feature as usize * self.rows;
+        &self.bins[start..start + self.rows]
     }
 }
 
-fn base_scores(labels: &[u32], classes: usize, outputs: usize) -> Vec<f64> {
-    let mut counts = vec![1.0; classes];
-    for label in labels {
-        counts[*label as usize] += 1.0;
-    }
-    if outputs == 1 { vec![f64::ln(counts[1] / counts[0])] } else { counts.into_iter().map(f64::ln).collect() }
+/// First and second derivative of the loss.
+#[derive(Debug, Default, Clone, Copy)]
+struct Slope {
+    g: f64,
+    h: f64,
 }
 
-/// First and second derivatives of the loss by row and output, and the mean loss.
-fn gradients(scores: &[f64], labels: &[u32], outputs: usize) -> (Vec<(f64, f64)>, f64) {
-    let mut gradients = Vec::with_capacity(scores.len());
-    let mut loss = 0.0;
-    for (row, label) in scores.chunks_exact(outputs).zip(labels) {
-        if let [score] = row {
-            let mut probabilities = [0.0, *score];
+impl Slope {
+    fn add(&mut self, other: Self) {
+        self.g += other.g;
+        self.h += other.h;
+    }
+}
+
+/// Derivatives at the present scores.
+struct Slopes {
+    /// By output, then by row.
+    by_output: Vec<Vec<Slope>>,
+    /// Mean cross-entropy.
+    loss: f64,
+}
+
+impl Slopes {
+    fn new(scores: &[f64], samples: &Samples, outputs: usize) -> Self {
+        const LEAST: f64 = 1e-16;
+        let mut by_output = vec![Vec::with_capacity(samples.len()); outputs];
+        let mut loss = 0.0;
+        let mut probabilities = Vec::new();
+        for (row, label) in scores.chunks_exact(outputs).zip(&samples.labels) {
+            let label = *label as usize;
+            probabilities.clear();
+            if outputs == 1 {
+                probabilities.push(0.0);
+            }
+            probabilities.extend_from_slice(row);
             softmax(&mut probabilities);
-            let p = probabilities[1];
-            loss -= probabilities[*label as usize].max(1e-15).ln();
-            gradients.push((p - f64::from(*label), (p * (1.0 - p)).max(1e-16)));
-            continue;
+            loss -= probabilities[label].max(f64::MIN_POSITIVE).ln();
+            let first = probabilities.len() - outputs;
+            // Beyond two classes the diagonal of the Hessian is doubled, as XGBoost does: it bounds the whole of it.
+            let scale = if outputs == 1 { 1.0 } else { 2.0 };
+            for (class, slopes) in (first..).zip(&mut by_output) {
+                let p = probabilities[class];
+                let hit = if class == label { 1.0 } else { 0.0 };
+                slopes.push(Slope {
+                    g: p - hit,
+                    h: (scale * p * (1.0 - p)).max(LEAST),
+                });
+            }
         }
-        let mut probabilities = row.to_vec();
-        softmax(&mut probabilities);
-        loss -= probabilities[*label as usize].max(1e-15).ln();
-        gradients.extend(probabilities.iter().enumerate().map(|(class, p)| {
-            let hit = if class == *label as usize { 1.0 } else { 0.0 };
-            (p - hit, (2.0 * p * (1.0 - p)).max(1e-16))
-        }));
+        Self {
+            by_output,
+            loss: loss / samples.len().max(1) as f64,
+        }
     }
-    (gradients, loss / labels.len().max(1) as f64)
 }
 
 struct Grower<'a> {
     binned: &'a Binned,
     edges: &'a [Vec<f64>],
     parameters: &'a TreeParameters,
-    gradient: &'a dyn Fn(u32) -> (f64, f64),
+    /// By row.
+    slopes: &'a [Slope],
 }
 
 /// The best way found to part a node's rows.
 struct Cut {
     feature: u32,
-    edge: u16,
+    edge: u8,
     gain: f64,
 }
 
 impl Grower<'_> {
     fn grow(&self, rows: Vec<u32>) -> Tree {
-        let mut tree = Tree { nodes: vec![Node::Leaf { weight: 0.0 }] };
+        let mut tree = Tree {
+            nodes: vec![Node::Leaf { weight: 0.0 }],
+        };
         let mut open = vec![(0, rows, 0)];
         while let Some((at, rows, depth)) = open.pop() {
-            let (g, h) = rows.iter().map(|row| (self.gradient)(*row)).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-            let cut = if depth < self.parameters.depth.min(MAX_DEPTH) { self.best_cut(&rows, g, h) } else { None };
+            let slopes: Vec<Slope> = rows.iter().map(|row| self.slopes[*row as usize]).collect();
+            let mut total = Slope::default();
+            slopes.iter().for_each(|slope| total.add(*slope));
+            let cut = if depth < self.parameters.depth {
+                self.best_cut(&rows, &slopes, total)
+            } else {
+                None
+            };
             let Some(cut) = cut else {
-                let weight = -self.parameters.learning_rate * g / (h + self.parameters.lambda).max(1e-12);
+                let weight = -self.parameters.learning_rate * total.g / self.penalised(total.h);
                 tree.nodes[at] = Node::Leaf { weight };
                 continue;
             };
+            let bins = self.binned.of(cut.feature);
             let (right, left): (Vec<u32>, Vec<u32>) =
-                rows.into_iter().partition(|row| self.binned.bin(*row, cut.feature) > cut.edge);
+                rows.into_iter().partition(|row| bins[*row as usize] > cut.edge);
             let first = tree.nodes.len();
             tree.nodes.extend([Node::Leaf { weight: 0.0 }; 2]);
+            let (left_at, right_at) = (first as u32, first as u32 + 1);
             tree.nodes[at] = Node::Split {
                 feature: cut.feature,
                 edge: cut.edge,
-                left: first as u32,
-                right: first as u32 + 1,
+                left: left_at,
+                right: right_at,
             };
             open.push((first + 1, right, depth + 1));
             open.push((first, left, depth + 1));
@@ -265,34 +361,38 @@ impl Grower<'_> {
         tree
     }
 
-    fn best_cut(&self, rows: &[u32], g: f64, h: f64) -> Option<Cut> {
-        let TreeParameters { lambda, min_child_weight, .. } = *self.parameters;
-        let score = |g: f64, h: f64| g * g / (h + lambda).max(1e-12);
+    fn best_cut(&self, rows: &[u32], slopes: &[Slope], total: Slope) -> Option<Cut> {
+        const LEAST_GAIN: f64 = 1e-9;
+        let least_weight = self.parameters.min_child_weight.max(1e-9);
+        let score = |slope: Slope| slope.g * slope.g / self.penalised(slope.h);
         let mut best: Option<Cut> = None;
-        let gradients: Vec<(f64, f64)> = rows.iter().map(|row| (self.gradient)(*row)).collect();
-        let mut histogram = Vec::new();
+        let mut histogram = [Slope::default(); 256];
         for (feature, edges) in (0..).zip(self.edges) {
-            histogram.clear();
-            histogram.resize(edges.len() + 1, (0.0, 0.0));
-            for (row, (g, h)) in rows.iter().zip(&gradients) {
-                let bin: &mut (f64, f64) = &mut histogram[usize::from(self.binned.bin(*row, feature))];
-                bin.0 += g;
-                bin.1 += h;
+            histogram[..=edges.len()].fill(Slope::default());
+            let bins = self.binned.of(feature);
+            for (row, slope) in rows.iter().zip(slopes) {
+                histogram[usize::from(bins[*row as usize])].add(*slope);
             }
-            let (mut left_g, mut left_h) = (0.0, 0.0);
-            for (edge, (bin_g, bin_h)) in (0..).zip(&histogram[..edges.len()]) {
-                left_g += bin_g;
-                left_h += bin_h;
-                let (right_g, right_h) = (g - left_g, h - left_h);
-                if left_h < min_child_weight.max(1e-9) || right_h < min_child_weight.max(1e-9) {
+            let mut left = Slope::default();
+            for (edge, sum) in (0..=u8::MAX).zip(&histogram[..edges.len()]) {
+                left.add(*sum);
+                let right = Slope {
+                    g: total.g - left.g,
+                    h: total.h - left.h,
+                };
+                if left.h < least_weight || right.h < least_weight {
                     continue;
                 }
-                let gain = score(left_g, left_h) + score(right_g, right_h) - score(g, h);
-                if gain > best.as_ref().map_or(1e-9, |cut| cut.gain) {
+                let gain = score(left) + score(right) - score(total);
+                if gain > best.as_ref().map_or(LEAST_GAIN, |cut| cut.gain) {
                     best = Some(Cut { feature, edge, gain });
                 }
             }
         }
         best
+    }
+
+    fn penalised(&self, h: f64) -> f64 {
+        (h + self.parameters.lambda).max(1e-12)
     }
 }

@@ -4,6 +4,8 @@
 //! bounded memory, or a [`table::TableBuilder`] that keeps it. A [`dataset::Problem`] is the supervised view of a table;
 //! [`train::train`] makes a [`model::Model`] of it, and [`metrics::evaluate`] says how good that is.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
 pub mod csv;
 pub mod dataset;
 mod error;
@@ -16,4 +18,4 @@ pub mod profile;
 pub mod table;
 pub mod train;
 
-pub use error::LearnError;
+pub use error::{HyperparameterViolation, LearnError, Names};

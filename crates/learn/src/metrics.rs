@@ -1,8 +1,14 @@
 //! How good a model is.
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{LearnError, dataset::Problem, model::Model};
+
+/// What a probability counts as at least, for the log loss.
+const LEAST_PROBABILITY: f64 = 1e-15;
 
 /// Figures of a model on some rows. A ratio whose denominator is zero is 0.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -12,16 +18,17 @@ pub struct Evaluation {
     pub rows: u64,
     /// Share of rows whose most probable class is theirs.
     pub accuracy: f64,
-    /// Area under the ROC curve; the mean over classes one-versus-rest beyond two.
+    /// Area under the ROC curve, the second class counting as positive; beyond two classes the mean of one-versus-rest
+    /// over the classes that some rows have and others have not. 0 where no class is so.
     pub roc_auc: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy, nats; probabilities count as at least 1e-15.
     pub log_loss: f64,
     /// Counts by true class, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
     /// By class, in the model's order.
     pub per_class: Vec<ClassMetrics>,
     /// Unweighted means over the classes.
-    pub macro_average: Average,
+    pub macro_avg: MacroAverage,
 }
 
 /// Figures of one class.
@@ -43,7 +50,7 @@ pub struct ClassMetrics {
 /// Unweighted means over the classes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
-pub struct Average {
+pub struct MacroAverage {
     /// Of the precisions.
     pub precision: f64,
     /// Of the recalls.
@@ -52,37 +59,74 @@ pub struct Average {
     pub f1: f64,
 }
 
-/// Evaluates a model on the given rows of a problem that has its features and classes.
+/// Evaluates a model on the given rows of a problem. The features must be the model's, in its order; classes are matched
+/// by name.
 ///
 /// # Errors
-/// As [`Model::predict_proba`].
+/// [`LearnError::WrongFeatures`], [`LearnError::UnknownClass`], [`LearnError::RowOutOfRange`],
+/// [`LearnError::NotEnoughRows`] without a row, and as [`Model::predict_proba`].
 pub fn evaluate(model: &Model, problem: &Problem, rows: &[usize]) -> Result<Evaluation, LearnError> {
-    let classes = problem.classes.len();
-    let mut confusion = vec![vec![0; classes]; classes];
-    let mut probabilities = Vec::with_capacity(rows.len());
-    let mut loss = 0.0;
-    for row in rows {
-        let p = model.predict_proba(problem.features.row(*row))?;
-        let label = problem.labels[*row] as usize;
-        confusion[label][most_probable(&p)] += 1;
-        loss -= p[label].max(1e-15).ln();
-        probabilities.push(p);
+    model.check_features(problem.feature_names())?;
+    if rows.is_empty() {
+        return Err(LearnError::NotEnoughRows { rows: 0, needed: 1 });
     }
-    let labels: Vec<usize> = rows.iter().map(|row| problem.labels[*row] as usize).collect();
-    let right: u64 = (0..classes).map(|class| confusion[class][class]).sum();
-    let per_class: Vec<ClassMetrics> =
-        problem.classes.iter().enumerate().map(|(index, class)| of_class(class, index, &confusion)).collect();
-    let mean = |figure: fn(&ClassMetrics) -> f64| per_class.iter().map(figure).sum::<f64>() / classes.max(1) as f64;
-    let macro_average = Average { precision: mean(|c| c.precision), recall: mean(|c| c.recall), f1: mean(|c| c.f1) };
-    Ok(Evaluation {
-        rows: rows.len() as u64,
-        accuracy: ratio(right, rows.len() as u64),
-        roc_auc: multiclass_auc(&probabilities, &labels, classes),
-        log_loss: loss / rows.len().max(1) as f64,
-        confusion,
-        per_class,
-        macro_average,
-    })
+    let known: Vec<Option<usize>> = problem
+        .classes
+        .iter()
+        .map(|class| model.classes().iter().position(|own| own == class))
+        .collect();
+    let mut labels = Vec::with_capacity(rows.len());
+    let mut probabilities = Vec::with_capacity(rows.len());
+    for index in rows {
+        let (Some(row), Some(label)) = (problem.features.row(*index), problem.labels.get(*index)) else {
+            return Err(LearnError::RowOutOfRange {
+                index: *index,
+                rows: problem.rows(),
+            });
+        };
+        let class = known.get(*label as usize).copied().flatten();
+        labels.push(class.ok_or(LearnError::UnknownClass {
+            row: *index as u64 + 1,
+        })?);
+        probabilities.push(model.predict_proba(row)?);
+    }
+    Ok(Evaluation::of(model.classes(), &labels, &probabilities))
+}
+
+impl Evaluation {
+    /// From the true classes (by index) and the probabilities of each class, row by row.
+    fn of(classes: &[String], labels: &[usize], probabilities: &[Vec<f64>]) -> Self {
+        let mut confusion = vec![vec![0; classes.len()]; classes.len()];
+        let mut loss = 0.0;
+        for (label, p) in labels.iter().zip(probabilities) {
+            confusion[*label][most_probable(p)] += 1;
+            loss -= p[*label].max(LEAST_PROBABILITY).ln();
+        }
+        let right = (0..classes.len()).map(|class| confusion[class][class]).sum();
+        let per_class: Vec<ClassMetrics> = classes
+            .iter()
+            .enumerate()
+            .map(|(index, class)| of_class(class, index, &confusion))
+            .collect();
+        let mean = |figure: fn(&ClassMetrics) -> f64| {
+            per_class.iter().map(figure).sum::<f64>() / classes.len().max(1) as f64
+        };
+        let macro_avg = MacroAverage {
+            precision: mean(|class| class.precision),
+            recall: mean(|class| class.recall),
+            f1: mean(|class| class.f1),
+        };
+        let rows = labels.len() as u64;
+        Self {
+            rows,
+            accuracy: ratio(right, rows),
+            roc_auc: multiclass_auc(probabilities, labels, classes.len()),
+            log_loss: loss / rows.max(1) as f64,
+            confusion,
+            per_class,
+            macro_avg,
+        }
+    }
 }
 
 /// Index of the largest probability; the first of equals.
@@ -96,22 +140,23 @@ pub fn most_probable(probabilities: &[f64]) -> usize {
     best
 }
 
-/// Mean cross-entropy of a model on rows, nats.
-pub(crate) fn log_loss(model: &Model, rows: &[Vec<f64>], labels: &[u32]) -> Result<f64, LearnError> {
-    let mut loss = 0.0;
-    for (row, label) in rows.iter().zip(labels) {
-        loss -= model.predict_proba(row)?[*label as usize].max(1e-15).ln();
-    }
-    Ok(loss / rows.len().max(1) as f64)
-}
-
 fn of_class(class: &str, index: usize, confusion: &[Vec<u64>]) -> ClassMetrics {
     let hits = confusion[index][index];
     let support = confusion[index].iter().sum();
     let predicted = confusion.iter().map(|row| row[index]).sum();
     let (precision, recall) = (ratio(hits, predicted), ratio(hits, support));
-    let f1 = if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 };
-    ClassMetrics { class: class.to_owned(), precision, recall, f1, support }
+    let f1 = if precision + recall > 0.0 {
+        2.0 * precision * recall / (precision + recall)
+    } else {
+        0.0
+    };
+    ClassMetrics {
+        class: class.to_owned(),
+        precision,
+        recall,
+        f1,
+        support,
+    }
 }
 
 fn multiclass_auc(probabilities: &[Vec<f64>], labels: &[usize], classes: usize) -> f64 {
@@ -127,7 +172,8 @@ fn multiclass_auc(probabilities: &[Vec<f64>], labels: &[usize], classes: usize) 
     areas.iter().sum::<f64>() / areas.len().max(1) as f64
 }
 
-/// Area under the ROC curve by ranks (Mann and Whitney 1947), ties counted half; `None` without both kinds.
+/// Area under the ROC curve by ranks (Mann and Whitney 1947), ties counted half; `None` without both kinds. Scores must
+/// not be NaN.
 pub fn roc_auc(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let mut order: Vec<(f64, bool)> = scores.iter().copied().zip(positive.iter().copied()).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -147,5 +193,9 @@ pub fn roc_auc(scores: &[f64], positive: &[bool]) -> Option<f64> {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     LearnError,
     model::{NetworkParameters, Scaling, softmax},
-    train::Progress,
+    train::{Progress, Samples},
 };
 
 /// Layers of weights on standardised features.
@@ -31,39 +31,49 @@ struct Layer {
 
 impl Network {
     pub(crate) fn train(
-        rows: &[Vec<f64>],
-        labels: &[u32],
-        classes: usize,
+        samples: &Samples,
         parameters: &NetworkParameters,
         seed: u64,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, LearnError> {
-        let features = rows.first().map_or(0, Vec::len);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let scaling = Scaling::learn(rows, features);
-        let scaled: Vec<Vec<f64>> = rows.iter().map(|row| scaling.apply(row)).collect();
-        let mut sizes = vec![features];
+        let scaling = Scaling::learn(&samples.values, samples.width);
+        let scaled: Vec<Vec<f64>> = samples.rows().map(|row| scaling.apply(row)).collect();
+        let mut sizes = vec![samples.width];
         sizes.extend_from_slice(&parameters.hidden);
-        sizes.push(classes);
-        let layers = sizes.windows(2).map(|pair| Layer::random(pair[0], pair[1], &mut rng)).collect();
+        sizes.push(samples.classes);
+        let layers = sizes
+            .windows(2)
+            .map(|pair| Layer::random(pair[0], pair[1], &mut rng))
+            .collect();
         let mut network = Self { scaling, layers };
         let mut adam = Adam::new(&network.layers, parameters.learning_rate);
-        let mut order: Vec<usize> = (0..rows.len()).collect();
+        let mut gradient: Vec<Layer> = network.layers.iter().map(Layer::zeros).collect();
+        let mut order: Vec<usize> = (0..samples.len()).collect();
         for epoch in 0..parameters.epochs {
             order.shuffle(&mut rng);
             let mut loss = 0.0;
             for batch in order.chunks(parameters.batch_size) {
-                let mut gradient: Vec<Layer> = network.layers.iter().map(Layer::zeros).collect();
+                gradient.iter_mut().for_each(Layer::clear);
                 for row in batch {
-                    loss += network.backpropagate(&scaled[*row], labels[*row] as usize, &mut gradient);
+                    loss +=
+                        network.backpropagate(&scaled[*row], samples.labels[*row] as usize, &mut gradient);
                 }
                 adam.step(&mut network.layers, &gradient, batch.len() as f64, parameters.l2);
             }
-            let loss = loss / rows.len().max(1) as f64;
+            let loss = loss / samples.len().max(1) as f64;
             if !loss.is_finite() {
-                return Err(LearnError::Training("the network diverged; lower learning_rate".to_owned()));
+                return Err(LearnError::Diverged {
+                    advice: "lower learning_rate",
+                });
             }
-            if progress(Progress { step: epoch + 1, total: parameters.epochs, loss }).is_break() {
+            if progress(Progress {
+                step: epoch + 1,
+                total: parameters.epochs,
+                loss,
+            })
+            .is_break()
+            {
                 return Err(LearnError::Cancelled);
             }
         }
@@ -88,7 +98,11 @@ impl Network {
             let fits = layer.inputs == width
                 && Some(layer.weights.len()) == outputs.checked_mul(layer.inputs)
                 && outputs > 0
-                && layer.weights.iter().chain(&layer.biases).all(|weight| weight.is_finite());
+                && layer
+                    .weights
+                    .iter()
+                    .chain(&layer.biases)
+                    .all(|weight| weight.is_finite());
             if !fits {
                 return false;
             }
@@ -116,11 +130,17 @@ impl Network {
             for (output, error) in delta.iter().enumerate() {
                 gradient.biases[output] += error;
                 let weights = &mut gradient.weights[output * layer.inputs..(output + 1) * layer.inputs];
-                weights.iter_mut().zip(inputs).for_each(|(weight, input)| *weight += error * input);
+                weights
+                    .iter_mut()
+                    .zip(inputs)
+                    .for_each(|(weight, input)| *weight += error * input);
             }
             let mut before = vec![0.0; layer.inputs];
             for (error, weights) in delta.iter().zip(layer.weights.chunks_exact(layer.inputs.max(1))) {
-                before.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += error * weight);
+                before
+                    .iter_mut()
+                    .zip(weights)
+                    .for_each(|(sum, weight)| *sum += error * weight);
             }
             for (slope, input) in before.iter_mut().zip(inputs) {
                 if *input <= 0.0 && index > 0 {
@@ -137,18 +157,41 @@ impl Layer {
     /// He initialisation (He et al., ICCV 2015), uniform.
     fn random(inputs: usize, outputs: usize, rng: &mut ChaCha8Rng) -> Self {
         let bound = (6.0 / inputs.max(1) as f64).sqrt();
-        let weights = (0..inputs * outputs).map(|_| (rng.random::<f64>() * 2.0 - 1.0) * bound).collect();
-        Self { inputs, weights, biases: vec![0.0; outputs] }
+        let weights = (0..inputs * outputs)
+            .map(|_| (rng.random::<f64>() * 2.0 - 1.0) * bound)
+            .collect();
+        Self {
+            inputs,
+            weights,
+            biases: vec![0.0; outputs],
+        }
     }
 
     fn zeros(&self) -> Self {
-        Self { inputs: self.inputs, weights: vec![0.0; self.weights.len()], biases: vec![0.0; self.biases.len()] }
+        Self {
+            inputs: self.inputs,
+            weights: vec![0.0; self.weights.len()],
+            biases: vec![0.0; self.biases.len()],
+        }
+    }
+
+    fn clear(&mut self) {
+        self.weights.fill(0.0);
+        self.biases.fill(0.0);
     }
 
     fn forward(&self, inputs: &[f64]) -> Vec<f64> {
         let rows = self.weights.chunks_exact(self.inputs.max(1));
-        let dot = |weights: &[f64]| weights.iter().zip(inputs).map(|(weight, input)| weight * input).sum::<f64>();
-        rows.zip(&self.biases).map(|(weights, bias)| dot(weights) + bias).collect()
+        let dot = |weights: &[f64]| {
+            weights
+                .iter()
+                .zip(inputs)
+                .map(|(weight, input)| weight * input)
+                .sum::<f64>()
+        };
+        rows.zip(&self.biases)
+            .map(|(weights, bias)| dot(weights) + bias)
+            .collect()
     }
 }
 
@@ -161,7 +204,14 @@ struct Adam {
 
 impl Adam {
     fn new(layers: &[Layer], rate: f64) -> Self {
-        Self { rate, steps: 0, moments: layers.iter().map(|layer| (layer.zeros(), layer.zeros())).collect() }
+        Self {
+            rate,
+            steps: 0,
+            moments: layers
+                .iter()
+                .map(|layer| (layer.zeros(), layer.zeros()))
+                .collect(),
+        }
     }
 
     fn step(&mut self, layers: &mut [Layer], gradient: &[Layer], rows: f64, l2: f64) {

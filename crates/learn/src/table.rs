@@ -2,22 +2,36 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    csv::{CsvError, Row, RowSink, is_missing},
-    profile::number,
-};
+use crate::csv::{CsvError, Row, RowSink, is_missing, number};
 
-/// A column: numbers with NaN for missing values, or text by code with `None` for missing ones.
+/// Stands for a missing value among the codes of a text column.
+pub const MISSING_CODE: u32 = u32::MAX;
+
+/// What a text cell may cost beyond its bytes: a dictionary entry with its allocation, and its index while it is built.
+const TEXT_OVERHEAD: usize = 64;
+
+/// A column: numbers, or text by code.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
-    /// Every value is a number.
+    /// Every value is a number; NaN where it is missing.
     Numeric(Vec<f64>),
-    /// Some value is not.
+    /// Some value is not a number.
     Text {
-        /// Index into `dictionary`, by row.
-        codes: Vec<Option<u32>>,
+        /// Index into `dictionary` by row, or [`MISSING_CODE`].
+        codes: Vec<u32>,
         /// The distinct values, in order of appearance.
         dictionary: Vec<String>,
+    },
+}
+
+/// A table cannot be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// The rows do not fit in the memory that they may use.
+    #[error("the table does not fit in {limit_bytes} bytes of memory; use fewer rows or columns")]
+    TooLarge {
+        /// Most bytes.
+        limit_bytes: usize,
     },
 }
 
@@ -40,6 +54,11 @@ impl Table {
         &self.names
     }
 
+    /// The columns, in file order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
     /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         let index = self.names.iter().position(|column| column == name)?;
@@ -48,6 +67,9 @@ impl Table {
 }
 
 /// Keeps the rows of a CSV, up to a cap on memory.
+///
+/// Past the cap, reading ends with [`CsvError::OutOfRoom`], the memory is given back, and [`TableBuilder::finish`]
+/// answers [`TableError::TooLarge`].
 #[derive(Debug)]
 pub struct TableBuilder {
     limit: usize,
@@ -57,23 +79,42 @@ pub struct TableBuilder {
     columns: Vec<Cells>,
 }
 
-/// The cells of a column, one after the other.
+/// The cells of a column, one after the other: whether it is numeric is known only at the end.
 #[derive(Debug, Default)]
 struct Cells {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    is_text: bool,
 }
 
 impl TableBuilder {
-    /// A table of at most about `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, used: 0, rows: 0, names: Vec::new(), columns: Vec::new() }
+    /// A table of at most about `limit_bytes` of memory, while it is built and after.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit: limit_bytes,
+            used: 0,
+            rows: 0,
+            names: Vec::new(),
+            columns: Vec::new(),
+        }
     }
 
-    /// The table; columns become numeric where every value is a number.
-    pub fn finish(self) -> Table {
+    /// The table; columns are numeric where every value is a number.
+    ///
+    /// # Errors
+    /// [`TableError::TooLarge`] when the cap was passed.
+    pub fn finish(self) -> Result<Table, TableError> {
+        if self.used > self.limit {
+            return Err(TableError::TooLarge {
+                limit_bytes: self.limit,
+            });
+        }
         let columns = self.columns.into_iter().map(Cells::finish).collect();
-        Table { rows: self.rows, names: self.names, columns }
+        Ok(Table {
+            rows: self.rows,
+            names: self.names,
+            columns,
+        })
     }
 }
 
@@ -85,14 +126,15 @@ impl RowSink for TableBuilder {
     }
 
     fn row(&mut self, row: &Row<'_>) -> Result<(), CsvError> {
+        if self.used > self.limit {
+            return Err(CsvError::OutOfRoom { limit: self.limit });
+        }
         self.rows += 1;
-        for (index, column) in self.columns.iter_mut().enumerate() {
-            let cell = row.cell(index).unwrap_or_default().trim_ascii();
-            self.used += cell.len() + size_of::<usize>();
-            column.bytes.extend_from_slice(cell);
-            column.ends.push(column.bytes.len());
+        for (column, cell) in self.columns.iter_mut().zip(row.cells()) {
+            self.used = self.used.saturating_add(column.push(cell.trim_ascii()));
         }
         if self.used > self.limit {
+            self.columns = Vec::new();
             return Err(CsvError::OutOfRoom { limit: self.limit });
         }
         Ok(())
@@ -100,13 +142,25 @@ impl RowSink for TableBuilder {
 }
 
 impl Cells {
+    /// Keeps a cell; gives what it costs.
+    fn push(&mut self, cell: &[u8]) -> usize {
+        self.bytes.extend_from_slice(cell);
+        self.ends.push(self.bytes.len());
+        let own = cell.len() + size_of::<usize>();
+        if self.is_text {
+            return own + TEXT_OVERHEAD;
+        }
+        if is_missing(cell) || number(cell).is_some() {
+            return own;
+        }
+        // Text from here on, and so are the cells before.
+        self.is_text = true;
+        own + self.ends.len() * TEXT_OVERHEAD
+    }
+
     fn finish(self) -> Column {
-        let numbers: Option<Vec<f64>> = self
-            .iter()
-            .map(|cell| if is_missing(cell) { Some(f64::NAN) } else { number(cell) })
-            .collect();
-        if let Some(numbers) = numbers {
-            return Column::Numeric(numbers);
+        if !self.is_text {
+            return Column::Numeric(self.iter().map(|cell| number(cell).unwrap_or(f64::NAN)).collect());
         }
         let mut dictionary = Vec::new();
         let mut known: HashMap<&[u8], u32> = HashMap::new();
@@ -114,12 +168,12 @@ impl Cells {
             .iter()
             .map(|cell| {
                 if is_missing(cell) {
-                    return None;
+                    return MISSING_CODE;
                 }
-                Some(*known.entry(cell).or_insert_with(|| {
+                *known.entry(cell).or_insert_with(|| {
                     dictionary.push(String::from_utf8_lossy(cell).into_owned());
                     dictionary.len() as u32 - 1
-                }))
+                })
             })
             .collect();
         Column::Text { codes, dictionary }
@@ -127,6 +181,8 @@ impl Cells {
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| &self.bytes[start..*end])
     }
 }
