@@ -23,6 +23,7 @@ pub mod call;
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod foundation;
 pub mod identity;
 pub mod outbox;
 pub mod policy;
@@ -30,3 +31,4 @@ pub mod server;
 pub mod telemetry;
 
 pub use entry::run_service;
+pub use foundation::{Foundation, StartError};

@@ -1,1 +1,47 @@
-//! Key management service: issues, wraps, rotates and uses keys that never leave it in the clear
+//! Key management: issues, wraps, rotates and uses keys that never leave the service in the clear.
+//!
+//! Key material lies on the disk only wrapped by a [`root`] key; the root key lies in a file of mode 0600, or comes from
+//! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
+
+mod config;
+mod error;
+pub mod keys;
+pub mod root;
+mod service;
+mod wire;
+
+use std::sync::Arc;
+
+use asterism_chassis::{Foundation, StartError, server::Running};
+use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use tokio::net::TcpListener;
+
+pub use config::{Config, RootKeyConfig};
+pub use error::KmsError;
+
+use crate::{keys::Keyring, service::Adapter};
+
+/// Starts the service on a listener that is bound already.
+///
+/// # Errors
+/// When the store, the root key or the listener cannot be used; the text tells the next step.
+pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+    let foundation = Foundation::open("kms", &config.common)?;
+    let records = foundation.records.clone();
+    let (data_dir, root_key) = (config.common.data_dir.clone(), config.root_key.clone());
+    // Argon2id takes a while on purpose.
+    let opened = tokio::task::spawn_blocking(move || root::open(&data_dir, &root_key, &*records)).await;
+    let root = opened.map_err(|error| StartError::Other(error.to_string()))??;
+    let keyring = Arc::new(Keyring::new(foundation.records.clone(), root));
+    let adapter = Adapter::new(foundation.gate.clone(), keyring);
+    let max = config.common.limits.max_message_bytes;
+    let service = KeyManagementServiceServer::new(adapter)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    Ok(foundation.server(&config.common).add(service).spawn(listener)?)
+}
+
+/// The whole process.
+pub fn main() -> std::process::ExitCode {
+    asterism_chassis::run_service("kms", start)
+}

@@ -1,0 +1,111 @@
+//! What every service stands on: its store, its identity, its outbox and its gate.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use asterism_store::{Records, SledOptions, SledRecords, StoreError, files};
+
+use crate::{
+    call::Gate,
+    config::Common,
+    identity::{Authority, PrincipalId, Role},
+    outbox::{Outbox, OutboxLimits, Sink},
+    server::{Server, ServerBuilder, ServerError},
+};
+
+/// Lifetime of the tokens that a service makes for its own calls.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
+/// How long a shutdown waits for audit to take the last events; the rest go at the next start.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Why a service does not start. The text tells the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server cannot run.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Anything that only this service can say.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What every service stands on.
+pub struct Foundation {
+    /// The service's records; the outbox uses the key prefixes 0xE0 and 0xE1 of them.
+    pub records: Arc<dyn Records>,
+    /// Makes and checks tokens.
+    pub authority: Arc<Authority>,
+    /// The way in for requests.
+    pub gate: Gate,
+    name: &'static str,
+}
+
+impl Foundation {
+    /// Opens the store and the outbox of the service `name`, which sends its events to the configured audit service.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError::Store`]
+    pub fn open(name: &'static str, common: &Common) -> Result<Self, StartError> {
+        let records = open_records(common)?;
+        let authority = Arc::new(Authority::load_or_create(&common.credentials_dir)?);
+        let sink = match &common.audit_addr {
+            Some(endpoint) => Sink::Grpc { endpoint: endpoint.clone(), token: token_source(&authority, name) },
+            None => Sink::Hold,
+        };
+        Self::with(name, common, records, authority, sink)
+    }
+
+    /// As [`Foundation::open`], over records that are open already and with another place for events.
+    ///
+    /// # Errors
+    /// [`StartError::Store`]
+    pub fn with(
+        name: &'static str,
+        common: &Common,
+        records: Arc<dyn Records>,
+        authority: Arc<Authority>,
+        sink: Sink,
+    ) -> Result<Self, StartError> {
+        let limits = OutboxLimits { max_events: common.outbox_max_events };
+        let outbox = Outbox::open(records.clone(), name, limits, sink)?;
+        let gate = Gate::new(authority.clone(), outbox, &common.limits);
+        Ok(Self { records, authority, gate, name })
+    }
+
+    /// Makes a fresh token of this service for each call that it makes.
+    pub fn token(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        token_source(&self.authority, self.name)
+    }
+
+    /// A server whose health follows the outbox, and whose shutdown waits for detached work and last events.
+    pub fn server(&self, common: &Common) -> ServerBuilder {
+        let outbox = self.gate.outbox().clone();
+        Server::builder(self.name, common)
+            .tracker(self.gate.tracker())
+            .serving(outbox.serving())
+            .on_shutdown(move || async move {
+                outbox.flush(FLUSH).await;
+            })
+    }
+}
+
+/// Opens the records of a service in its data directory.
+///
+/// # Errors
+/// [`StartError::Store`]
+pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
+    files::create_private_dir(&common.data_dir)?;
+    Ok(Arc::new(SledRecords::open(&common.data_dir.join("records"), SledOptions::default())?))
+}
+
+fn token_source(authority: &Arc<Authority>, name: &'static str) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let (authority, id) = (authority.clone(), PrincipalId::service(name));
+    Arc::new(move || authority.mint(&id, &[Role::Service], TOKEN_LIFETIME, SystemTime::now()))
+}

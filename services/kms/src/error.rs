@@ -1,0 +1,125 @@
+//! What can go wrong in key management.
+
+use std::time::Duration;
+
+use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
+use asterism_crypto::CryptoError;
+use asterism_store::StoreError;
+
+use crate::keys::KeyType;
+
+/// A key management error.
+#[derive(Debug, thiserror::Error)]
+pub enum KmsError {
+    /// A field of the request cannot be used.
+    #[error("{field}: {description}")]
+    Field {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        description: String,
+    },
+    /// No such key, or none that the caller may use.
+    #[error("there is no key `{0}`; list keys with ListKeys, or create it")]
+    KeyNotFound(String),
+    /// The key has no such version.
+    #[error("the key `{key}` has no version {version}")]
+    VersionNotFound {
+        /// Which key.
+        key: String,
+        /// Which version.
+        version: u32,
+    },
+    /// There is a key of that id.
+    #[error("the key `{0}` exists already")]
+    KeyExists(String),
+    /// The key is of another type than the operation needs.
+    #[error("the key `{key}` is {actual}, the operation needs {needed}")]
+    WrongKeyType {
+        /// Which key.
+        key: String,
+        /// What it is.
+        actual: KeyType,
+        /// What it would have to be.
+        needed: KeyType,
+    },
+    /// Wrong key, wrong additional authenticated data, or damaged ciphertext: one answer for all.
+    #[error("the ciphertext does not decrypt with this key and this additional authenticated data")]
+    DecryptionFailed,
+    /// The bytes and their checksum do not agree.
+    #[error("{field}: its CRC32C does not fit; the data was damaged on the way")]
+    ChecksumMismatch {
+        /// Which bytes.
+        field: &'static str,
+    },
+    /// The request id was used for another request.
+    #[error("the request id was already used with other parameters; use a fresh one")]
+    RequestIdReused,
+    /// The key has as many versions as a key may have.
+    #[error("the key `{0}` has as many versions as a key may have; create another key")]
+    TooManyVersions(String),
+    /// A stored record or wrapped key cannot be read.
+    #[error("a stored key is damaged: {0}")]
+    Damaged(&'static str),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A cryptographic operation failed.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+}
+
+impl KmsError {
+    pub(crate) fn field(field: &'static str, description: impl Into<String>) -> Self {
+        Self::Field { field, description: description.into() }
+    }
+}
+
+impl Classify for KmsError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Field { .. } | Self::DecryptionFailed | Self::ChecksumMismatch { .. } => ErrorClass::Invalid,
+            Self::KeyNotFound(_) | Self::VersionNotFound { .. } => ErrorClass::NotFound,
+            Self::KeyExists(_) | Self::RequestIdReused => ErrorClass::Conflict,
+            Self::WrongKeyType { .. } | Self::TooManyVersions(_) => ErrorClass::Precondition,
+            Self::Store(error) => error.class(),
+            Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Field { .. } => "INVALID_FIELD",
+            Self::KeyNotFound(_) => "KEY_NOT_FOUND",
+            Self::VersionNotFound { .. } => "KEY_VERSION_NOT_FOUND",
+            Self::KeyExists(_) => "KEY_EXISTS",
+            Self::WrongKeyType { .. } => "WRONG_KEY_TYPE",
+            Self::DecryptionFailed => "DECRYPTION_FAILED",
+            Self::ChecksumMismatch { .. } => "CHECKSUM_MISMATCH",
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::TooManyVersions(_) => "TOO_MANY_VERSIONS",
+            Self::Damaged(_) => "KEY_DAMAGED",
+            Self::Store(error) => error.reason(),
+            Self::Crypto(_) => "CRYPTO_FAILED",
+        }
+    }
+
+    fn violations(&self) -> Vec<FieldViolation> {
+        match self {
+            Self::Field { field, description } => {
+                vec![FieldViolation { field: (*field).to_owned(), description: description.clone() }]
+            }
+            Self::ChecksumMismatch { field } => {
+                vec![FieldViolation { field: (*field).to_owned(), description: self.to_string() }]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Store(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}
