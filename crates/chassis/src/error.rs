@@ -81,9 +81,12 @@ pub trait Classify: Error + Send + Sync + 'static {
     }
 }
 
-/// Any failure of a request, on its way to the caller.
+/// Any failure of a request, on its way to the caller. Boxed, because every `Result` on the hot path has room for one.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure(Box<Facts>);
+
+#[derive(Debug)]
+struct Facts {
     class: ErrorClass,
     reason: &'static str,
     message: String,
@@ -97,7 +100,7 @@ impl Failure {
     /// A failure that the chassis itself has to tell.
     pub fn new(class: ErrorClass, reason: &'static str, message: impl Into<String>) -> Self {
         let retry = matches!(class, ErrorClass::Exhausted | ErrorClass::Unavailable);
-        Self {
+        Self(Box::new(Facts {
             class,
             reason,
             message: message.into(),
@@ -105,14 +108,16 @@ impl Failure {
             retry_after: retry.then_some(Duration::from_secs(1)),
             metadata: vec![],
             source: None,
-        }
+        }))
     }
 
     /// A field of the request that cannot be used.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
         let violation = FieldViolation { field: field.into(), description: description.into() };
         let message = format!("{}: {}", violation.field, violation.description);
-        Self { violations: vec![violation], ..Self::new(ErrorClass::Invalid, "INVALID_FIELD", message) }
+        let mut failure = Self::new(ErrorClass::Invalid, "INVALID_FIELD", message);
+        failure.0.violations.push(violation);
+        failure
     }
 
     /// The caller went away.
@@ -127,23 +132,23 @@ impl Failure {
 
     /// What kind of failure it is.
     pub fn class(&self) -> ErrorClass {
-        self.class
+        self.0.class
     }
 
     /// The stable name.
     pub fn reason(&self) -> &'static str {
-        self.reason
+        self.0.reason
     }
 
     /// What the caller reads, unless the class is [`ErrorClass::Internal`].
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
 impl<E: Classify> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self {
+        Self(Box::new(Facts {
             class: error.class(),
             reason: error.reason(),
             message: error.to_string(),
@@ -151,7 +156,7 @@ impl<E: Classify> From<E> for Failure {
             retry_after: error.retry_after(),
             metadata: error.metadata(),
             source: Some(Box::new(error)),
-        }
+        }))
     }
 }
 
@@ -179,6 +184,8 @@ impl Classify for StoreError {
     }
 }
 
+/// Only what nobody foresaw comes this way: which cryptographic failure is the caller's fault (a ciphertext that does not
+/// authenticate, a wrong signature) depends on whose bytes they are, which the service's own error enum says.
 impl Classify for CryptoError {
     fn class(&self) -> ErrorClass {
         ErrorClass::Internal
@@ -193,26 +200,26 @@ impl Classify for CryptoError {
 /// its causes; the caller reads a fixed text and the request id.
 pub fn status_of(failure: &Failure, request_id: &str) -> Status {
     let mut details = ErrorDetails::new();
-    let metadata: HashMap<String, String> = failure.metadata.iter().cloned().collect();
-    details.set_error_info(failure.reason, "asterism", metadata);
-    for violation in &failure.violations {
+    let metadata: HashMap<String, String> = failure.0.metadata.iter().cloned().collect();
+    details.set_error_info(failure.0.reason, "asterism", metadata);
+    for violation in &failure.0.violations {
         details.add_bad_request_violation(&violation.field, &violation.description);
     }
-    if let Some(delay) = failure.retry_after {
+    if let Some(delay) = failure.0.retry_after {
         details.set_retry_info(Some(delay));
     }
     details.set_request_info(request_id, "");
-    if failure.class == ErrorClass::Internal {
-        tracing::error!(request_id, reason = failure.reason, error = %causes(failure), "a request failed");
+    if failure.0.class == ErrorClass::Internal {
+        tracing::error!(request_id, reason = failure.0.reason, error = %causes(failure), "a request failed");
         let text = format!("internal error; give the operator the request id {request_id}");
         return Status::with_error_details(Code::Internal, text, details);
     }
-    Status::with_error_details(failure.class.code(), failure.message.clone(), details)
+    Status::with_error_details(failure.0.class.code(), failure.0.message.clone(), details)
 }
 
 fn causes(failure: &Failure) -> String {
-    let mut text = failure.message.clone();
-    let mut cause = failure.source.as_deref().and_then(|source| source.source());
+    let mut text = failure.0.message.clone();
+    let mut cause = failure.0.source.as_deref().and_then(|source| source.source());
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();

@@ -13,6 +13,7 @@ use std::{
 use asterism_crypto::{SecretKey, TokenKey};
 use asterism_store::{StoreError, files};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::error::{ErrorClass, Failure};
 
@@ -141,7 +142,7 @@ impl Authority {
         if !path.exists() {
             create(dir, &path)?;
         }
-        let bytes = files::read_private(&path)?;
+        let bytes = Zeroizing::new(files::read_private(&path)?);
         let secret = SecretKey::try_from_slice(&bytes)
             .map_err(|_| StoreError::Damaged(format!("{} is not a key of 32 bytes", path.display())))?;
         Ok(Self { key: TokenKey::new(&secret) })
@@ -155,16 +156,21 @@ impl Authority {
         self.key.mint(&serde_json::to_vec(&claims).expect("claims are plain data and serialise"))
     }
 
-    /// The principal of a token, and the second since 1970 from which it is good no more.
+    /// The principal of a token.
     ///
     /// # Errors
     /// `TOKEN_INVALID`, `TOKEN_EXPIRED`.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<(Principal, u64), Failure> {
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Failure> {
+        self.verify_with_expiry(token, now).map(|(principal, _)| principal)
+    }
+
+    /// As [`Authority::verify`], with the second since 1970 from which the token is good no more.
+    pub(crate) fn verify_with_expiry(&self, token: &str, now: SystemTime) -> Result<(Principal, u64), Failure> {
         let invalid = || unauthenticated("TOKEN_INVALID", "the token is not one of this constellation");
         let claims = self.key.verify(token).map_err(|_| invalid())?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| invalid())?;
         let now = seconds(now);
-        if claims.exp <= now || claims.iat > now + CLOCK_SKEW {
+        if claims.exp <= now || claims.iat > now.saturating_add(CLOCK_SKEW) {
             return Err(unauthenticated("TOKEN_EXPIRED", "the token has expired; get a fresh one"));
         }
         let id = claims.sub.parse().map_err(|_| invalid())?;
@@ -190,7 +196,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
     fs::remove_file(&staged)?;
     match linked {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
-        _ => Ok(()),
+        // A power cut must not take back the key of tokens that are in use.
+        _ => Ok(fs::File::open(dir)?.sync_all()?),
     }
 }
 
@@ -212,7 +219,7 @@ mod tests {
         let id: PrincipalId = "user/alice".parse().expect("principal");
         let token = authority.mint(&id, &[Role::Analyst], Duration::from_secs(60), now);
         let again = Authority::load_or_create(dir.path()).expect("the same key");
-        let (principal, _) = again.verify(&token, now).expect("valid");
+        let principal = again.verify(&token, now).expect("valid");
         assert_eq!(principal, Principal { id, roles: vec![Role::Analyst] });
         let expired = again.verify(&token, now + Duration::from_secs(60)).expect_err("expired");
         assert_eq!(expired.reason(), "TOKEN_EXPIRED");
@@ -230,11 +237,45 @@ mod tests {
         assert!(matches!(Authority::load_or_create(dir.path()), Err(StoreError::Exposed { .. })));
     }
 
+    #[test]
+    fn what_is_no_principal_is_refused() {
+        let long = format!("user/{}", "a".repeat(121));
+        for text in ["", "/", "user", "user/", "/alice", "User/alice", "user/Alice", "user/a/b", "us3r/a", &long] {
+            assert!(text.parse::<PrincipalId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_from_far_in_the_future_is_refused() {
+        let (authority, _dir) = authority();
+        let now = SystemTime::now();
+        let id = PrincipalId::service("kms");
+        let mint = |ahead| authority.mint(&id, &[Role::Service], Duration::from_secs(600), now + Duration::from_secs(ahead));
+        assert!(authority.verify(&mint(30), now).is_ok());
+        assert!(authority.verify(&mint(120), now).is_err());
+    }
+
+    #[test]
+    fn of_many_who_start_at_once_one_makes_the_key() {
+        let dir = tempfile::tempdir().expect("directory");
+        let now = SystemTime::now();
+        let id = PrincipalId::service("kms");
+        let starters: Vec<_> = (0..8)
+            .map(|_| {
+                let path = dir.path().join("credentials");
+                std::thread::spawn(move || Authority::load_or_create(&path).expect("authority"))
+            })
+            .collect();
+        let all: Vec<Authority> = starters.into_iter().map(|starter| starter.join().expect("joined")).collect();
+        let token = all[0].mint(&id, &[Role::Service], Duration::from_secs(60), now);
+        assert!(all.iter().all(|authority| authority.verify(&token, now).is_ok()));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn no_altered_token_is_accepted(at: prop::sample::Index, to in "[A-Za-z0-9_.-]") {
+        fn no_altered_token_is_accepted(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_.-]") {
             let (authority, _dir) = authority();
             let now = SystemTime::now();
             let id = PrincipalId::service("kms");
@@ -247,10 +288,26 @@ mod tests {
         }
 
         #[test]
-        fn a_principal_reads_back_as_it_was_written(text in "\\PC{0,40}") {
-            if let Ok(id) = text.parse::<PrincipalId>() {
-                prop_assert_eq!(id.as_str(), text);
-            }
+        fn a_decent_principal_reads_back_as_it_was_written(text in "[a-z]{1,16}/[a-z0-9._@-]{1,120}") {
+            let id: PrincipalId = text.parse().map_err(|_| TestCaseError::fail("refused"))?;
+            prop_assert_eq!(id.as_str(), text.as_str());
+            prop_assert_eq!(id.to_string(), text);
+        }
+
+        #[test]
+        fn one_foreign_character_makes_it_no_principal(
+            text in "[a-z]{1,16}/[a-z0-9._@-]{1,119}",
+            at in any::<prop::sample::Index>(),
+            foreign in "[^a-z0-9._@/-]",
+        ) {
+            let mut text = text;
+            text.insert_str(at.index(text.len() + 1), &foreign);
+            prop_assert!(text.parse::<PrincipalId>().is_err());
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+            let _ = text.parse::<PrincipalId>();
         }
     }
 }

@@ -1,1 +1,70 @@
-//! Audit service: the append-only, hash-chained log of every crypto event
+//! The append-only, hash-chained log of every crypto event.
+//!
+//! [`log::Log`] is the domain: synchronous, and free of gRPC; it appends, finds, and verifies. `service.rs` translates.
+
+mod config;
+mod error;
+pub mod log;
+mod service;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use asterism_chassis::{
+    Foundation, StartError, foundation::open_records, identity::Authority, outbox::Sink, server::Running,
+};
+use asterism_proto::audit::audit_service_server::AuditServiceServer;
+use tokio::{net::TcpListener, sync::watch};
+
+pub use config::Config;
+pub use error::AuditError;
+
+use crate::{log::Log, service::Adapter};
+
+/// How often the head is noted beside the store.
+const NOTE_HEAD: Duration = Duration::from_secs(1);
+
+/// Starts the service on a listener that is bound already.
+///
+/// # Errors
+/// When the store or the listener cannot be used, or the log was rolled back; the text tells the next step.
+pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+    let common = &config.common;
+    let records = open_records(common)?;
+    let authority = Arc::new(Authority::load_or_create(&common.credentials_dir)?);
+    let log = Arc::new(Log::open(records.clone(), &common.data_dir.join("head.json"))?);
+    let (size, _) = watch::channel(log.size());
+    let size = Arc::new(size);
+    let own = wire::own_events(log.clone(), size.clone());
+    let foundation = Foundation::with("audit", common, records, authority, Sink::Local(own))?;
+    let max = common.limits.max_message_bytes;
+    let server = foundation.server(common);
+    let adapter = Adapter::new(foundation.gate.clone(), log.clone(), size, server.draining());
+    let service =
+        AuditServiceServer::new(adapter).max_decoding_message_size(max).max_encoding_message_size(max);
+    tokio::spawn(note_head(Arc::downgrade(&log)));
+    let server = server.add(service).on_shutdown(move || async move {
+        let noted = tokio::task::spawn_blocking(move || log.note_head()).await;
+        if let Ok(Err(error)) = noted {
+            tracing::warn!(%error, "the head of the log could not be noted");
+        }
+    });
+    Ok(server.spawn(listener)?)
+}
+
+/// The whole process.
+pub fn main() -> std::process::ExitCode {
+    asterism_chassis::run_service("audit", start)
+}
+
+/// Notes the head from time to time, as long as the log is there.
+async fn note_head(log: std::sync::Weak<Log>) {
+    let mut every = tokio::time::interval(NOTE_HEAD);
+    loop {
+        every.tick().await;
+        let Some(log) = log.upgrade() else { return };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.note_head()).await {
+            tracing::warn!(%error, "the head of the log could not be noted");
+        }
+    }
+}

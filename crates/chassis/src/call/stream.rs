@@ -79,6 +79,11 @@ impl<Item> Emitter<Item> {
         self.items.is_closed()
     }
 
+    /// Resolves when the caller is gone.
+    pub async fn closed(&self) {
+        self.items.closed().await;
+    }
+
     /// Fills in what the event will say.
     pub fn trail(&self, fill: impl FnOnce(&mut Trail)) {
         fill(&mut self.ledger.state().trail);

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use asterism_crypto::Digest;
 use asterism_proto::audit as pb;
-use prost::Message as _;
 
 /// Longest text of a field; longer ones are cut, so that an event always fits in a record.
 const MAX_FIELD_BYTES: usize = 256;
@@ -50,13 +49,13 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
-    /// The stored and forwarded form, with a fresh event id.
-    pub(super) fn encode(self, source: &'static str, sequence: u64) -> Vec<u8> {
+    /// The stored and forwarded form, with a fresh event id and yet without its place in the sequence.
+    pub(super) fn into_wire(self, source: &'static str) -> pb::Event {
         let digest = |digest: Option<Digest>| digest.map_or_else(Vec::new, |d| d.as_bytes().to_vec());
         pb::Event {
             event_id: uuid::Uuid::now_v7().to_string(),
             source: source.to_owned(),
-            source_sequence: sequence,
+            source_sequence: 0,
             occurred_at: Some(self.occurred_at.into()),
             principal: capped(self.principal),
             on_behalf_of: capped(self.on_behalf_of),
@@ -75,11 +74,11 @@ impl AuditEvent {
             input_sha256: digest(self.input),
             output_sha256: digest(self.output),
         }
-        .encode_to_vec()
     }
 }
 
 fn capped(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_FIELD_BYTES));
+    let end = (0..=MAX_FIELD_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or(0));
     text
 }

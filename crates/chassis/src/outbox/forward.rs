@@ -1,9 +1,6 @@
 //! Brings events to audit, at least once and in order.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
 use tonic::{
@@ -22,7 +19,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// A call to audit may take so long: a black hole must not hold up the others for ever.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Without new events for so long, acknowledged ones are deleted by a write of their own.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -48,25 +45,31 @@ pub enum Sink {
 }
 
 /// Runs until the outbox is gone.
-pub(super) async fn run(outbox: Weak<Shared>, sink: Sink) {
+pub(super) async fn run(shared: Arc<Shared>, sink: Sink) {
+    let closed = shared.closed.clone();
+    // A call that this cuts off is repeated after the next start.
+    let _ = closed.run_until_cancelled_owned(forward(shared, sink)).await;
+}
+
+async fn forward(shared: Arc<Shared>, sink: Sink) {
     let mut sender = Sender::new(sink);
     let mut pause = FIRST_PAUSE;
     let mut from = 0;
     loop {
-        let Some(shared) = outbox.upgrade() else { return };
         let reader = shared.clone();
         let read = tokio::task::spawn_blocking(move || reader.pending(from, BATCH)).await;
         let events = match read {
             Ok(Ok(events)) => events,
             Ok(Err(error)) => {
-                tracing::error!(%error, "the outbox cannot be read; restart the service");
+                tracing::error!(%error, source = shared.source, "the outbox cannot be read; restart the service");
                 return;
             }
             // The runtime is going down.
             Err(_) => return,
         };
         if events.is_empty() {
-            wait(&outbox, shared).await;
+            wait(&shared).await;
+            linger(&shared).await;
             continue;
         }
         let sequences: Vec<u64> = events.iter().map(|event| event.source_sequence).collect();
@@ -74,41 +77,42 @@ pub(super) async fn run(outbox: Weak<Shared>, sink: Sink) {
             Ok(()) => {
                 pause = FIRST_PAUSE;
                 from = sequences.last().map_or(from, |last| last + 1);
+                let more = sequences.len() == BATCH;
                 shared.delivered(sequences.into_iter());
+                if !more {
+                    linger(&shared).await;
+                }
             }
             Err(problem) => {
                 tracing::warn!(problem, source = shared.source, "audit does not take events; trying again");
-                drop(shared);
-                tokio::time::sleep(pause).await;
+                // Somebody who waits for the end has it tried at once.
+                let _ = tokio::time::timeout(jittered(pause), shared.hurry.notified()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
 }
 
-/// Waits for events, and then a moment longer for more of them.
-async fn wait(outbox: &Weak<Shared>, shared: Arc<Shared>) {
-    if tokio::time::timeout(IDLE, shared.wake.notified()).await.is_err() {
-        let sweeper = shared.clone();
-        // A failed sweep poisons the store, which the next event reports.
-        let _ = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
-        drop(shared);
-        // Not held while waiting: an outbox that nobody else holds is gone.
-        while outbox.strong_count() > 0 {
-            let Some(shared) = outbox.upgrade() else { return };
-            if tokio::time::timeout(IDLE, shared.wake.notified()).await.is_ok() {
-                linger(&shared).await;
-                return;
-            }
+/// Waits for events, and meanwhile deletes what was acknowledged.
+async fn wait(shared: &Arc<Shared>) {
+    while tokio::time::timeout(IDLE, shared.wake.notified()).await.is_err() {
+        if shared.has_deletions() {
+            let sweeper = shared.clone();
+            // A failed sweep closes the store, which the next event reports.
+            let _ = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
         }
-        return;
     }
-    linger(&shared).await;
 }
 
+/// Lets more events come along, unless somebody waits for the end.
 async fn linger(shared: &Shared) {
-    // A flush cuts this short.
     let _ = tokio::time::timeout(LINGER, shared.hurry.notified()).await;
+}
+
+/// Between half of `pause` and all of it, so that services do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let [random, ..] = uuid::Uuid::new_v4().into_bytes();
+    pause / 2 + pause / 2 * u32::from(random) / 255
 }
 
 /// One way to deliver.
