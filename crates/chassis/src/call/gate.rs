@@ -223,7 +223,7 @@ impl Gate {
         {
             return Ok(principal.clone());
         }
-        let (principal, expires) = self.shared.authority.verify(token, now)?;
+        let (principal, expires) = self.shared.authority.verify_with_expiry(token, now)?;
         if tokens.len() >= REMEMBERED_TOKENS {
             tokens.clear();
         }
