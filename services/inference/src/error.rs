@@ -95,15 +95,17 @@ impl Classify for InferenceError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Field { .. } => ErrorClass::Invalid,
+            Self::Table(_) => ErrorClass::Exhausted,
             Self::Csv(_) => ErrorClass::Precondition,
             Self::Learn(error) => match error {
                 LearnError::Cancelled => ErrorClass::Cancelled,
-                error if concerns_request(error) => ErrorClass::Invalid,
+                LearnError::NotAModel(_) | LearnError::RowOutOfRange { .. } => ErrorClass::Internal,
+                error if request_field(error).is_some() => ErrorClass::Invalid,
+                // The data is at fault, not the request.
                 _ => ErrorClass::Precondition,
             },
             Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
             Self::ModelRefused { .. } | Self::DatasetRefused(_) | Self::DatasetChanged => ErrorClass::Precondition,
-            Self::Table(_) => ErrorClass::Exhausted,
             Self::RequestIdReused => ErrorClass::Conflict,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Upstream { source, .. } => match source.code() {
@@ -125,8 +127,8 @@ impl Classify for InferenceError {
             Self::DatasetRefused(_) => "DATASET_REFUSED",
             Self::DatasetChanged => "DATASET_CHANGED",
             Self::Learn(error) => learn_reason(error),
-            Self::Csv(_) => "DATASET_UNREADABLE",
             Self::Table(_) => "DATASET_TOO_LARGE",
+            Self::Csv(_) => "DATASET_UNREADABLE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::Cancelled => "CANCELLED",
             Self::Upstream { .. } => "UPSTREAM_FAILED",
@@ -142,7 +144,14 @@ impl Classify for InferenceError {
             Self::Field { field, description } => {
                 vec![FieldViolation { field: field.clone(), description: description.clone() }]
             }
-            Self::Learn(error) => learn_field(error)
+            Self::Learn(LearnError::Hyperparameters { violations }) => violations
+                .iter()
+                .map(|violation| FieldViolation {
+                    field: format!("hyperparameters.{}", violation.name),
+                    description: violation.problem.clone(),
+                })
+                .collect(),
+            Self::Learn(error) => request_field(error)
                 .map(|field| FieldViolation { field: field.to_owned(), description: error.to_string() })
                 .into_iter()
                 .collect(),
@@ -153,5 +162,43 @@ impl Classify for InferenceError {
     fn retry_after(&self) -> Option<std::time::Duration> {
         matches!(self.class(), ErrorClass::Exhausted | ErrorClass::Unavailable)
             .then_some(std::time::Duration::from_secs(1))
+    }
+}
+
+/// The field of a request that a learning error is about; `None` when it is about the data.
+fn request_field(error: &LearnError) -> Option<&'static str> {
+    Some(match error {
+        LearnError::UnknownLabel { .. } => "label",
+        LearnError::UnknownFeature { .. }
+        | LearnError::LabelIsFeature { .. }
+        | LearnError::DuplicateFeature { .. }
+        | LearnError::NonNumericFeature { .. }
+        | LearnError::NoFeatures => "features",
+        LearnError::TestFraction => "test_fraction",
+        LearnError::Hyperparameters { .. } | LearnError::Diverged { .. } => "hyperparameters",
+        LearnError::WrongWidth { .. } | LearnError::NotFinite { .. } | LearnError::TooExtreme => "rows",
+        _ => return None,
+    })
+}
+
+fn learn_reason(error: &LearnError) -> &'static str {
+    match error {
+        LearnError::UnknownLabel { .. } => "UNKNOWN_LABEL",
+        LearnError::UnknownFeature { .. } => "UNKNOWN_FEATURE",
+        LearnError::LabelIsFeature { .. } | LearnError::DuplicateFeature { .. } => "INVALID_FEATURES",
+        LearnError::MissingLabel { .. } => "MISSING_LABEL",
+        LearnError::OneClass { .. } => "ONE_CLASS",
+        LearnError::TooManyClasses { .. } => "TOO_MANY_CLASSES",
+        LearnError::NonNumericFeature { .. } => "NON_NUMERIC_FEATURE",
+        LearnError::NoFeatures => "NO_FEATURES",
+        LearnError::NotEnoughRows { .. } => "NOT_ENOUGH_ROWS",
+        LearnError::TestFraction | LearnError::Hyperparameters { .. } => "INVALID_FIELD",
+        LearnError::WrongWidth { .. } | LearnError::NotFinite { .. } | LearnError::TooExtreme => "INVALID_ROW",
+        LearnError::WrongFeatures { .. } => "WRONG_FEATURES",
+        LearnError::UnknownClass { .. } => "UNKNOWN_CLASS",
+        LearnError::NotAModel(_) => "MODEL_UNREADABLE",
+        LearnError::RowOutOfRange { .. } => "INTERNAL",
+        LearnError::Diverged { .. } => "TRAINING_DIVERGED",
+        LearnError::Cancelled => "CANCELLED",
     }
 }

@@ -87,11 +87,6 @@ impl Flow {
         Self { registry, cache: ModelCache::new(cached_models), kms, ingest, max_table_bytes }
     }
 
-    /// The registry of models.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
-    }
-
     /// Trains a model and stores it, encrypted and signed.
     ///
     /// # Errors
@@ -136,10 +131,9 @@ impl Flow {
     pub async fn evaluate(
         &self,
         caller: &Caller,
-        id: ModelId,
+        verified: &Arc<Verified>,
         dataset: Option<&str>,
     ) -> Result<Evaluation, InferenceError> {
-        let verified = self.verified(caller, id).await?;
         let manifest = &verified.manifest;
         let opened = self.open_dataset(caller, dataset.unwrap_or(&manifest.dataset)).await?;
         let rows = if dataset.is_none_or(|name| name == manifest.dataset) {
@@ -150,31 +144,54 @@ impl Flow {
         } else {
             Rows::All
         };
+        let verified = verified.clone();
         blocking(move || training::evaluate(&verified.model, &verified.manifest.label, &opened.table, rows)).await
     }
 
     /// Probabilities of each class for rows in the order of the model's features.
     pub async fn predict(
         &self,
-        caller: &Caller,
-        id: ModelId,
+        verified: &Arc<Verified>,
         rows: Vec<Vec<f64>>,
-    ) -> Result<(Arc<Verified>, Vec<Vec<f64>>), InferenceError> {
-        let verified = self.verified(caller, id).await?;
-        let model = verified.clone();
-        let probabilities = blocking(move || training::predict(&model.model, &rows)).await?;
-        Ok((verified, probabilities))
+    ) -> Result<Vec<Vec<f64>>, InferenceError> {
+        let verified = verified.clone();
+        blocking(move || training::predict(&verified.model, &rows)).await
     }
 
-    /// The rows of an encrypted dataset, in the order of the model's features.
+    /// The rows of an encrypted dataset in the order of the model's features, and the digest of its manifest.
     pub async fn feature_rows(
         &self,
         caller: &Caller,
-        model: &Model,
+        verified: &Arc<Verified>,
         dataset: &str,
-    ) -> Result<Vec<Vec<f64>>, InferenceError> {
+    ) -> Result<(Vec<Vec<f64>>, Digest), InferenceError> {
         let opened = self.open_dataset(caller, dataset).await?;
-        training::feature_rows(model, &opened.table)
+        Ok((training::feature_rows(&verified.model, &opened.table)?, opened.verified.sha256))
+    }
+
+    /// Models that the caller may know of, after `after`, at most `limit`; and where the next page begins.
+    pub fn owned(
+        &self,
+        caller: &Caller,
+        mut after: Option<ModelId>,
+        limit: usize,
+    ) -> Result<(Vec<ModelId>, Option<ModelId>), InferenceError> {
+        let mut owned = Vec::new();
+        loop {
+            let page = self.registry.page(after, limit)?;
+            for (id, record) in &page {
+                if caller.may_access(&record.owner) {
+                    owned.push(*id);
+                }
+                after = Some(*id);
+                if owned.len() == limit {
+                    return Ok((owned, after));
+                }
+            }
+            if page.len() < limit {
+                return Ok((owned, None));
+            }
+        }
     }
 
     /// The model `id`, after every check: owner, signature, digests, decryption.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use asterism_crypto::Digest;
 use asterism_learn::{
-    dataset::{Problem, stratified_split},
+    dataset::{Matrix, Problem, stratified_split},
     metrics::{self, Evaluation},
     model::{Algorithm, Hyperparameters, Model},
     table::Table,
@@ -89,4 +89,40 @@ pub enum Rows {
     },
     /// All.
     All,
+}
+
+/// Evaluates a model on rows of a table that has its features and its label.
+///
+/// # Errors
+/// [`InferenceError::Learn`] when the table does not fit the model.
+pub fn evaluate(model: &Model, label: &str, table: &Table, rows: Rows) -> Result<Evaluation, InferenceError> {
+    let problem = Problem::like(table, label, model.feature_names(), model.classes())?;
+    let rows = match rows {
+        Rows::HeldOut { test_fraction, seed } => stratified_split(&problem.labels, test_fraction, seed)?.test,
+        Rows::All => (0..table.rows()).collect(),
+    };
+    Ok(metrics::evaluate(model, &problem, &rows)?)
+}
+
+/// Probabilities of each class, by row.
+///
+/// # Errors
+/// [`InferenceError::Field`] naming the row that does not fit the model.
+pub fn predict(model: &Model, rows: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, InferenceError> {
+    rows.iter()
+        .enumerate()
+        .map(|(index, row)| {
+            model
+                .predict_proba(row)
+                .map_err(|error| InferenceError::field(format!("rows[{index}].values"), error.to_string()))
+        })
+        .collect()
+}
+
+/// The rows of a table in the order of a model's features.
+///
+/// # Errors
+/// [`InferenceError::Learn`] when a feature is missing or is text.
+pub fn feature_rows(model: &Model, table: &Table) -> Result<Vec<Vec<f64>>, InferenceError> {
+    Ok(Matrix::from_table(table, model.feature_names())?.iter().map(<[f64]>::to_vec).collect())
 }
