@@ -16,7 +16,7 @@ pub use stream::{Emitter, ReplyStream};
 use crate::{
     error::{ErrorClass, Failure},
     identity::{Principal, PrincipalId, Role},
-    outbox::{AuditEvent, Outbox, Outcome},
+    outbox::{AuditEvent, Outbox, Outcome, Room},
 };
 
 /// Who asks, and for how long.
@@ -130,9 +130,11 @@ impl Trail {
     }
 }
 
-/// Records how an operation ended. A failure stays what it is even when it cannot be recorded.
+/// Records how an operation ended, in the room that was taken for it. A failure stays what it is even when it cannot be
+/// recorded: it releases nothing.
 fn conclude<T>(
     outbox: &Outbox,
+    room: Option<Room>,
     operation: &'static str,
     caller: Option<&Caller>,
     trail: &Trail,
@@ -142,9 +144,17 @@ fn conclude<T>(
         return result;
     }
     let event = trail.event(operation, caller, result.as_ref().err());
-    match (outbox.record(event), &result) {
+    let recorded = match room {
+        Some(room) => room.record(event),
+        None => outbox.record(event),
+    };
+    match (recorded, result) {
         (Err(unrecorded), Ok(_)) => Err(unrecorded),
-        _ => result,
+        (Err(_), Err(failure)) => {
+            tracing::warn!(operation, reason = failure.reason(), "a failure could not be recorded");
+            Err(failure)
+        }
+        (Ok(()), result) => result,
     }
 }
 

@@ -5,23 +5,25 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
 
 use asterism_crypto::Digest;
+use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tracing::Instrument as _;
 
 use super::{Caller, Trail, conclude};
 use crate::{
     config::Limits,
     error::{ErrorClass, Failure, status_of},
     identity::{Authority, Principal, PrincipalId, Role, seconds, unauthenticated},
-    outbox::Outbox,
+    outbox::{Outbox, Room},
     policy,
     server::{Deadline, MethodPath, TraceId},
 };
@@ -47,11 +49,19 @@ pub(super) struct Shared {
 }
 
 /// A request at the gate: what is known of its caller, and whether it may go on.
-pub(super) struct Arrival {
-    pub(super) caller: Caller,
+struct Arrival {
+    caller: Caller,
     /// False when nobody knows who asks; the caller is then a placeholder.
-    pub(super) known: bool,
-    pub(super) verdict: Result<(), Failure>,
+    known: bool,
+    verdict: Result<(), Failure>,
+}
+
+/// What a request holds that goes on.
+pub(super) struct Pass {
+    pub(super) caller: Caller,
+    /// For its event; none for a read of metadata, which needs no event when it succeeds.
+    pub(super) room: Option<Room>,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 impl Gate {
@@ -95,19 +105,17 @@ impl Gate {
         Req: Send + 'static,
         Res: Send + 'static,
     {
-        let arrival = self.arrive(&request);
-        let request_id = arrival.caller.request_id.clone();
-        let permit = self.admit().await.map_err(|failure| status_of(&failure, &request_id))?;
+        let Pass { caller, room, place } = self.pass(operation, &request).await?;
+        let request_id = caller.request_id.clone();
         let message = request.into_inner();
         let outbox = self.shared.outbox.clone();
         let span = tracing::Span::current();
         let task = self.shared.tracker.spawn_blocking(move || {
-            let _permit = permit;
+            let _place = place;
             let _entered = span.enter();
-            let Arrival { caller, known, verdict } = arrival;
             let mut trail = Trail::default();
-            let result = verdict.and_then(|()| guarded(|| work(&caller, message, &mut trail)));
-            let result = conclude(&outbox, operation, known.then_some(&caller), &trail, result);
+            let result = guarded(|| work(&caller, message, &mut trail));
+            let result = conclude(&outbox, room, operation, Some(&caller), &trail, result);
             result.map_err(|failure| status_of(&failure, &caller.request_id))
         });
         match task.await {
@@ -132,45 +140,125 @@ impl Gate {
         Req: Send + 'static,
         Res: Send + 'static,
     {
-        let arrival = self.arrive(&request);
-        let request_id = arrival.caller.request_id.clone();
-        let permit = self.admit().await.map_err(|failure| status_of(&failure, &request_id))?;
+        let Pass { caller, room, place } = self.pass(operation, &request).await?;
+        let request_id = caller.request_id.clone();
         let message = request.into_inner();
         let gate = self.clone();
-        let span = tracing::Span::current();
         let work = async move {
-            let _permit = permit;
-            let Arrival { caller, known, verdict } = arrival;
-            let (trail, result) = match verdict {
-                Ok(()) => work(caller.clone(), message, Trail::default()).await,
-                Err(refusal) => (Trail::default(), Err(refusal)),
+            let _place = place;
+            let work = async { work(caller.clone(), message, Trail::default()).await };
+            let (trail, result) = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(done) => done,
+                Err(_) => (Trail::default(), Err(panicked())),
             };
-            let caller = known.then_some(caller);
-            gate.conclude(operation, caller, trail, result).await
+            gate.conclude(room, operation, Some(caller), trail, result).await
         };
-        let task = self.shared.tracker.spawn(tracing::Instrument::instrument(work, span));
+        let task = self.shared.tracker.spawn(work.in_current_span());
         match task.await {
             Ok(result) => result.map(Response::new).map_err(|failure| status_of(&failure, &request_id)),
-            Err(_) => Err(status_of(&Failure::internal("a request's task ended early"), &request_id)),
+            Err(_) => Err(status_of(&Failure::internal("a request's task was lost"), &request_id)),
         }
+    }
+
+    /// Only authenticates and authorises: for a call that is composed by hand, which then has neither a place nor room for
+    /// its event. A refusal is recorded.
+    ///
+    /// # Errors
+    /// The status that the caller gets.
+    pub fn enter<T>(&self, operation: &'static str, request: &Request<T>) -> Result<Caller, Status> {
+        let Arrival { caller, known, verdict } = self.arrive(request);
+        match verdict {
+            Ok(()) => Ok(caller),
+            Err(refusal) => {
+                let event = Trail::default().event(operation, known.then_some(&caller), Some(&refusal));
+                self.shared.outbox.note(event);
+                Err(status_of(&refusal, &caller.request_id))
+            }
+        }
+    }
+
+    /// Records how an operation that is composed by hand ended, durably.
+    ///
+    /// # Errors
+    /// `AUDIT_UNAVAILABLE`: its result must not be released then.
+    pub async fn record(
+        &self,
+        operation: &'static str,
+        caller: &Caller,
+        trail: &Trail,
+        outcome: Result<(), &Failure>,
+    ) -> Result<(), Failure> {
+        self.shared.outbox.record_async(trail.event(operation, Some(caller), outcome.err())).await
+    }
+
+    /// Synchronous work within a request that holds its place already; a panic fails this one request. It goes on when
+    /// the request is dropped, and a shutdown waits for it.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub async fn runtime_blocking<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        F: FnOnce() -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
+        let span = tracing::Span::current();
+        let task = self.shared.tracker.spawn_blocking(move || span.in_scope(|| guarded(work)));
+        task.await.unwrap_or_else(|_| Err(Failure::internal("a request's task was lost")))
+    }
+
+    /// Lets a request in: known, allowed, in time, with a place and with room for its event. Refusals are recorded, except
+    /// for want of a place, when nothing was attempted.
+    pub(super) async fn pass<T>(
+        &self,
+        operation: &'static str,
+        request: &Request<T>,
+    ) -> Result<Pass, Status> {
+        let Arrival { caller, known, verdict } = self.arrive(request);
+        let request_id = caller.request_id.clone();
+        let status = |failure: Failure| status_of(&failure, &request_id);
+        if !known {
+            // Strangers take no place and no time of the store's.
+            let failure = verdict.err().unwrap_or_else(|| Failure::internal("a stranger was let in"));
+            self.shared.outbox.note(Trail::default().event(operation, None, Some(&failure)));
+            return Err(status(failure));
+        }
+        let place = self.admit().await.map_err(status)?;
+        let verdict = verdict.and_then(|()| in_time(&caller)).and_then(|()| self.room(request));
+        match verdict {
+            Ok(room) => Ok(Pass { caller, room, place }),
+            Err(refusal) => {
+                let refused: Result<(), _> =
+                    self.conclude(None, operation, Some(caller), Trail::default(), Err(refusal)).await;
+                Err(status(refused.err().unwrap_or_else(|| Failure::internal("a refusal was lost"))))
+            }
+        }
+    }
+
+    /// Room for the event of an operation; reads of metadata go on without.
+    fn room<T>(&self, request: &Request<T>) -> Result<Option<Room>, Failure> {
+        if policy::reads_metadata(method(request)) {
+            return Ok(None);
+        }
+        self.shared.outbox.reserve().map(Some)
     }
 
     pub(super) async fn conclude<T: Send + 'static>(
         &self,
+        room: Option<Room>,
         operation: &'static str,
         caller: Option<Caller>,
         trail: Trail,
         result: Result<T, Failure>,
     ) -> Result<T, Failure> {
         let outbox = self.shared.outbox.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            conclude(&outbox, operation, caller.as_ref(), &trail, result)
+        let task = self.shared.tracker.spawn_blocking(move || {
+            conclude(&outbox, room, operation, caller.as_ref(), &trail, result)
         });
         task.await.unwrap_or_else(|_| Err(Failure::internal("the task that records an event was lost")))
     }
 
     /// Waits for a place; refuses when too many wait already.
-    pub(super) async fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let shared = &*self.shared;
         if let Ok(permit) = shared.permits.clone().try_acquire_owned() {
             return Ok(permit);
@@ -182,9 +270,8 @@ impl Gate {
     }
 
     /// Who asks, and may they.
-    pub(super) fn arrive<T>(&self, request: &Request<T>) -> Arrival {
+    fn arrive<T>(&self, request: &Request<T>) -> Arrival {
         let (metadata, extensions) = (request.metadata(), request.extensions());
-        let method = extensions.get::<MethodPath>().map(|path| path.0.as_str()).unwrap_or_default();
         let mut caller = Caller {
             principal: Principal { id: PrincipalId::service("unknown"), roles: vec![] },
             on_behalf_of: None,
@@ -192,38 +279,34 @@ impl Gate {
             trace_id: extensions.get::<TraceId>().map(|id| id.0.clone()).unwrap_or_default(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
         };
-        let identified = self.identify(metadata, &mut caller);
-        let known = identified.is_ok();
-        let verdict = identified.and_then(|()| self.judge(&caller, method));
-        Arrival { caller, known, verdict }
+        match self.identify(metadata) {
+            Err(stranger) => Arrival { caller, known: false, verdict: Err(stranger) },
+            Ok(principal) => {
+                caller.principal = principal;
+                let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
+                let verdict = judge(&caller, method(request)).and(whom);
+                Arrival { caller, known: true, verdict }
+            }
+        }
     }
 
-    fn identify(&self, metadata: &MetadataMap, caller: &mut Caller) -> Result<(), Failure> {
+    fn identify(&self, metadata: &MetadataMap) -> Result<Principal, Failure> {
         let missing = || unauthenticated("TOKEN_MISSING", "pass a token as `authorization: Bearer …`");
         let header = metadata.get("authorization").ok_or_else(missing)?.to_str().map_err(|_| missing())?;
         let token = header.strip_prefix("Bearer ").ok_or_else(missing)?;
-        caller.principal = self.principal(token)?;
-        if let Some(on_behalf_of) = metadata.get("x-asterism-on-behalf-of")
-            && caller.principal.is(Role::Service)
-        {
-            let id = on_behalf_of.to_str().ok().and_then(|text| text.parse().ok());
-            caller.on_behalf_of = Some(id.ok_or_else(|| {
-                Failure::invalid("x-asterism-on-behalf-of", "must be a principal like user/alice")
-            })?);
-        }
-        Ok(())
+        self.principal(token)
     }
 
     fn principal(&self, token: &str) -> Result<Principal, Failure> {
         let now = SystemTime::now();
         let digest = Digest::of(token.as_bytes());
-        let mut tokens = self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((principal, expires)) = tokens.get(&digest)
+        if let Some((principal, expires)) = self.tokens().get(&digest)
             && *expires > seconds(now)
         {
             return Ok(principal.clone());
         }
         let (principal, expires) = self.shared.authority.verify_with_expiry(token, now)?;
+        let mut tokens = self.tokens();
         if tokens.len() >= REMEMBERED_TOKENS {
             tokens.clear();
         }
@@ -231,23 +314,49 @@ impl Gate {
         Ok(principal)
     }
 
-    fn judge(&self, caller: &Caller, method: &str) -> Result<(), Failure> {
-        let roles = policy::allowed_roles(method).unwrap_or_default();
-        if !roles.iter().any(|role| caller.principal.is(*role)) {
-            let text = "no role of yours may call this method; ask an administrator for one that may";
-            return Err(Failure::new(ErrorClass::Denied, "POLICY_DENIED", text));
-        }
-        if caller.expired() {
-            let text = "the deadline passed before the work began";
-            return Err(Failure::new(ErrorClass::DeadlineExceeded, "DEADLINE_EXCEEDED", text));
-        }
-        if policy::reads_metadata(method) { Ok(()) } else { self.shared.outbox.check() }
+    fn tokens(&self) -> MutexGuard<'_, HashMap<Digest, (Principal, u64)>> {
+        self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `package.Service/Method`; empty, and so allowed to nobody, without the server's layer.
+fn method<T>(request: &Request<T>) -> &str {
+    request.extensions().get::<MethodPath>().map(|path| path.0.as_str()).unwrap_or_default()
+}
+
+fn judge(caller: &Caller, method: &str) -> Result<(), Failure> {
+    let roles = policy::allowed_roles(method).unwrap_or_default();
+    if roles.iter().any(|role| caller.principal.is(*role)) {
+        return Ok(());
+    }
+    let text = "no role of yours may call this method; ask an administrator for one that may";
+    Err(Failure::new(ErrorClass::Denied, "POLICY_DENIED", text))
+}
+
+/// For whom a service acts. Others act for themselves, whatever they say.
+fn on_behalf_of(metadata: &MetadataMap, principal: &Principal) -> Result<Option<PrincipalId>, Failure> {
+    const HEADER: &str = "x-asterism-on-behalf-of";
+    let Some(value) = metadata.get(HEADER).filter(|_| principal.is(Role::Service)) else { return Ok(None) };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    id.map(Some).ok_or_else(|| Failure::invalid(HEADER, "must be a principal like user/alice"))
+}
+
+/// Refuses what nobody waits for any more.
+fn in_time(caller: &Caller) -> Result<(), Failure> {
+    if caller.expired() {
+        let text = "the deadline passed before the work began";
+        return Err(Failure::new(ErrorClass::DeadlineExceeded, "DEADLINE_EXCEEDED", text));
+    }
+    Ok(())
 }
 
 /// Runs work; a panic fails this one request.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::internal("a request's work panicked")))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
+}
+
+pub(super) fn panicked() -> Failure {
+    Failure::internal("a request's work panicked")
 }
 
 /// Counts those who wait, down again on drop.

@@ -2,16 +2,21 @@
 
 use std::{
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
-use futures::Stream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use futures::{FutureExt as _, Stream};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, mpsc};
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
-use super::{Caller, Gate, Trail, gate::Arrival};
+use super::{
+    Caller, Gate, Trail,
+    gate::{Pass, panicked},
+};
 use crate::{
     error::{Failure, status_of},
     outbox::Outbox,
@@ -43,18 +48,14 @@ impl<Item> Clone for Emitter<Item> {
     }
 }
 
-/// What the event of a streaming call will say, and whether it was recorded already.
+/// What the events of a streaming call will say.
 struct Ledger {
     operation: &'static str,
     caller: Caller,
     outbox: Outbox,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    trail: Trail,
-    released: bool,
+    trail: Mutex<Trail>,
+    /// Set once the release is durable.
+    released: OnceCell<()>,
 }
 
 impl<Item> Emitter<Item> {
@@ -74,6 +75,11 @@ impl<Item> Emitter<Item> {
         self.items.blocking_send(Ok(item)).map_err(|_| Failure::cancelled())
     }
 
+    /// Sends an item if there is room for it at once: for progress, of which the next says as much.
+    pub fn offer(&self, item: Item) {
+        let _ = self.items.try_send(Ok(item));
+    }
+
     /// Whether the caller is gone.
     pub fn is_closed(&self) -> bool {
         self.items.is_closed()
@@ -86,30 +92,28 @@ impl<Item> Emitter<Item> {
 
     /// Fills in what the event will say.
     pub fn trail(&self, fill: impl FnOnce(&mut Trail)) {
-        fill(&mut self.ledger.state().trail);
+        fill(&mut self.ledger.trail());
     }
 
-    /// Records the event now, durably: before the first item that must not leave unrecorded. Once is enough; the end
-    /// of the call is then recorded only if it fails.
+    /// Records, durably, that what follows is about to leave: call it before the first item that must not leave
+    /// unrecorded. Once is enough; who calls it meanwhile waits for the same record. How the call ended is recorded
+    /// besides, at its end.
     ///
     /// # Errors
     /// `AUDIT_UNAVAILABLE`; nothing may be sent then.
     pub async fn release(&self) -> Result<(), Failure> {
-        let event = {
-            let mut state = self.ledger.state();
-            if state.released {
-                return Ok(());
-            }
-            state.released = true;
-            state.trail.event(self.ledger.operation, Some(&self.ledger.caller), None)
+        let ledger = &*self.ledger;
+        let record = async || {
+            let event = ledger.trail().event(ledger.operation, Some(&ledger.caller), None);
+            ledger.outbox.record_async(event).await
         };
-        self.ledger.outbox.record_async(event).await
+        ledger.released.get_or_try_init(record).await.copied()
     }
 }
 
 impl Ledger {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn trail(&self) -> MutexGuard<'_, Trail> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,47 +169,32 @@ impl Gate {
         Req: Send + 'static,
         Item: Send + 'static,
     {
-        let Arrival { caller, known, verdict } = self.arrive(&request);
+        let Pass { caller, room, place } = self.pass(operation, &request).await?;
         let request_id = caller.request_id.clone();
-        let permit = self.admit().await.map_err(|failure| status_of(&failure, &request_id))?;
-        if let Err(refusal) = verdict {
-            let known = known.then_some(caller);
-            let refused = self.conclude::<()>(operation, known, Trail::default(), Err(refusal)).await;
-            let refusal = refused.err().unwrap_or_else(|| Failure::internal("a refusal was lost"));
-            return Err(status_of(&refusal, &request_id));
-        }
-        let place: Option<OwnedSemaphorePermit> = keeps_place.then_some(permit);
+        let place: Option<OwnedSemaphorePermit> = keeps_place.then_some(place);
         let (items, receiver) = mpsc::channel(BUFFER);
         let ledger = Arc::new(Ledger {
             operation,
             caller: caller.clone(),
             outbox: self.shared.outbox.clone(),
-            state: Mutex::default(),
+            trail: Mutex::default(),
+            released: OnceCell::new(),
         });
         let emitter = Emitter { items: items.clone(), ledger: ledger.clone() };
         let message = request.into_inner();
         let gate = self.clone();
         let work = async move {
             let _place = place;
-            // On a task of its own, a panic ends this call and no other.
-            let task = tokio::spawn(tracing::Instrument::in_current_span(work(caller.clone(), message, emitter)));
-            let result = task.await.unwrap_or_else(|_| Err(Failure::internal("a stream's work panicked")));
-            let (trail, released) = {
-                let state = ledger.state();
-                (state.trail.clone(), state.released)
-            };
-            let result = if released && result.is_ok() {
-                result
-            } else {
-                gate.conclude(operation, Some(caller), trail, result).await
-            };
-            if let Err(failure) = result {
+            let work = async { work(caller.clone(), message, emitter).await };
+            let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            let trail = ledger.trail().clone();
+            // `items` keeps the stream open: its end, too, leaves after the event.
+            if let Err(failure) = gate.conclude(room, operation, Some(caller), trail, result).await {
                 // Nobody reads it when the caller is gone.
                 let _ = items.send(Err(status_of(&failure, &request_id))).await;
             }
         };
-        let span = tracing::Span::current();
-        self.shared.tracker.spawn(tracing::Instrument::instrument(work, span));
+        self.shared.tracker.spawn(work.in_current_span());
         Ok(Response::new(ReplyStream(receiver)))
     }
 }
