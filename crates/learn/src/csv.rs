@@ -6,6 +6,7 @@
 
 mod cell;
 mod error;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,8 @@ use std::collections::HashMap;
 
 use memchr::memchr;
 
-pub(crate) use self::cell::simple_number;
+pub(crate) use self::cell::{Short, hash};
+use self::scan::{BLOCK, delimiters};
 pub use self::{
     cell::{is_missing, number},
     error::CsvError,
@@ -61,6 +63,7 @@ pub trait RowSink {
 /// One row of cells, unquoted, each valid UTF-8.
 #[derive(Debug)]
 pub struct Row<'a> {
+    /// The row, and whatever follows it in memory.
     line: &'a [u8],
     unquoted: &'a [u8],
     cells: &'a [Cell],
@@ -88,6 +91,16 @@ impl<'a> Row<'a> {
     /// All cells, in order.
     pub fn cells(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
         self.cells.iter().map(|cell| self.text(*cell))
+    }
+
+    /// All cells in order, and as two words where they are short and were not unquoted.
+    #[inline]
+    pub(crate) fn short_cells(&self) -> impl Iterator<Item = (&'a [u8], Option<Short>)> + '_ {
+        self.cells.iter().map(|cell| {
+            let is_plain = cell.start & BESIDE == 0;
+            let short = || Short::within(self.line, cell.start as usize, cell.end as usize);
+            (self.text(*cell), if is_plain { short() } else { None })
+        })
     }
 
     /// Number of cells.
@@ -129,6 +142,8 @@ pub struct CsvReader {
     split: Split,
 }
 
+/// Bytes added at once to a row that an earlier piece began.
+const CARRIED: usize = 1 << 16;
 /// Longest signature of an encoding.
 const SIGNATURE: usize = 4;
 
@@ -216,13 +231,15 @@ impl CsvReader {
     fn take(&mut self, mut bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
         // Complete the row that an earlier piece began, line by line: a quoted cell may span several.
         while !self.carry.is_empty() && !bytes.is_empty() {
-            let piece = memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+            // In bounded pieces, so that a cell without end is noticed early.
+            let reach = &bytes[..bytes.len().min(CARRIED)];
+            let piece = memchr(b'\n', reach).map_or(reach.len(), |at| at + 1);
             self.keep(&bytes[..piece])?;
             bytes = &bytes[piece..];
             let carry = std::mem::take(&mut self.carry);
             let end = self.split(&carry)?;
             if let Some(end) = end {
-                self.emit(&carry[..end], sink)?;
+                self.emit(&carry, end, sink)?;
             }
             self.carry = carry;
             if end.is_some() {
@@ -234,7 +251,7 @@ impl CsvReader {
             let Some(end) = self.split(bytes)? else {
                 return self.keep(bytes);
             };
-            self.emit(&bytes[..end], sink)?;
+            self.emit(bytes, end, sink)?;
             bytes = &bytes[end..];
         }
         Ok(())
@@ -263,8 +280,7 @@ impl CsvReader {
         let end = self.split.advance(&bytes[..reach], most);
         let row = self.next_row();
         let cell_limit = self.limits.max_cell_bytes;
-        let (longest, column) = self.split.longest();
-        if longest > cell_limit {
+        if let Some(column) = self.split.too_long(end.unwrap_or(reach), cell_limit) {
             return Err(CsvError::CellTooLarge {
                 row,
                 column,
@@ -280,8 +296,9 @@ impl CsvReader {
         Ok(end)
     }
 
-    /// Hands on a complete row, given with its line break; blank lines are dropped.
-    fn emit(&mut self, line: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
+    /// Hands on a complete row, `bytes` up to `end` with its line break; blank lines are dropped.
+    fn emit(&mut self, bytes: &[u8], end: usize, sink: &mut dyn RowSink) -> Result<(), CsvError> {
+        let line = &bytes[..end];
         let number = self.next_row();
         if matches!(line, b"\n" | b"\r\n") {
             self.split.reset();
@@ -305,15 +322,15 @@ impl CsvReader {
         };
         match self.columns {
             None => {
-                let names = column_names(&row, split.found, &self.limits)?;
+                let names = column_names(&row, split.found(), &self.limits)?;
                 self.columns = Some(names.len());
                 sink.header(&names)?;
             }
-            Some(expected) if split.found != expected => {
+            Some(expected) if split.found() != expected => {
                 return Err(CsvError::RaggedRow {
                     row: number,
                     expected,
-                    found: split.found,
+                    found: split.found(),
                 });
             }
             Some(_) => {
@@ -402,10 +419,8 @@ struct Split {
     copied: Option<usize>,
     cells: Vec<Cell>,
     unquoted: Vec<u8>,
-    /// Cells found, of which only as many are kept as may be needed.
-    found: usize,
-    /// Longest cell and its column.
-    longest: (usize, usize),
+    /// Cells beyond those that a row may have: they are counted only.
+    beyond: usize,
 }
 
 impl Split {
@@ -416,8 +431,7 @@ impl Split {
         self.unquoted.clear();
         self.start = 0;
         self.copied = None;
-        self.found = 0;
-        self.longest = (0, 0);
+        self.beyond = 0;
     }
 
     /// Goes on to the end of the row, or of `bytes`; gives the row's length with its line break.
@@ -458,9 +472,7 @@ impl Split {
                         continue;
                     };
                     self.close(bytes, most);
-                    self.at += 1;
-                    self.start = self.at;
-                    self.mode = Mode::Start;
+                    self.next(self.at + 1);
                     if *delimiter == b'\n' {
                         return Some(self.at);
                     }
@@ -473,40 +485,56 @@ impl Split {
     /// Reads cells without quotes, up to a cell with them, the end of the row, or the end of `bytes`.
     fn plain(&mut self, bytes: &[u8], most: usize) -> Option<usize> {
         loop {
-            let rest = &bytes[self.at..];
-            let Some(length) = delimiter(rest) else {
-                self.at = bytes.len();
-                self.mode = if self.at > self.start {
+            let (mut mask, next) = match bytes[self.at..].first_chunk::<BLOCK>() {
+                Some(block) => (delimiters(block), self.at + BLOCK),
+                None => (last_delimiters(&bytes[self.at..]), bytes.len()),
+            };
+            while mask != 0 {
+                let end = self.at + mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let after = bytes.get(end + 1).copied();
+                if bytes[end] == b'\n' {
+                    let returned = end > self.start && bytes[end - 1] == b'\r';
+                    self.push(
+                        Cell {
+                            start: self.start as u32,
+                            end: (end - usize::from(returned)) as u32,
+                        },
+                        most,
+                    );
+                    self.next(end + 1);
+                    return Some(end + 1);
+                }
+                self.push(
+                    Cell {
+                        start: self.start as u32,
+                        end: end as u32,
+                    },
+                    most,
+                );
+                self.start = end + 1;
+                if after == Some(b'"') {
+                    self.next(end + 1);
+                    return None;
+                }
+            }
+            self.at = next;
+            if next == bytes.len() {
+                self.mode = if next > self.start {
                     Mode::Plain
                 } else {
                     Mode::Start
                 };
                 return None;
-            };
-            self.at += length;
-            let is_last = bytes[self.at] == b'\n';
-            let mut end = self.at;
-            if is_last && end > self.start && bytes[end - 1] == b'\r' {
-                end -= 1;
-            }
-            self.push(
-                Cell {
-                    start: self.start as u32,
-                    end: end as u32,
-                },
-                end - self.start,
-                most,
-            );
-            self.at += 1;
-            self.start = self.at;
-            self.mode = Mode::Start;
-            if is_last {
-                return Some(self.at);
-            }
-            if bytes.get(self.at) == Some(&b'"') {
-                return None;
             }
         }
+    }
+
+    /// Stands at the first byte of a cell.
+    fn next(&mut self, start: usize) {
+        self.at = start;
+        self.start = start;
+        self.mode = Mode::Start;
     }
 
     /// Copies the part of a quoted cell that ends at `end`.
@@ -530,7 +558,6 @@ impl Split {
                     start: self.part as u32,
                     end: quote as u32,
                 },
-                end - self.start,
                 most,
             );
         } else {
@@ -541,25 +568,40 @@ impl Split {
                 start: start | BESIDE,
                 end: self.unquoted.len() as u32,
             };
-            self.push(cell, end - self.start, most);
+            self.push(cell, most);
         }
         self.copied = None;
     }
 
     #[inline]
-    fn push(&mut self, cell: Cell, length: usize, most: usize) {
-        self.found += 1;
-        if self.found <= most {
+    fn push(&mut self, cell: Cell, most: usize) {
+        if self.cells.len() < most {
             self.cells.push(cell);
-        }
-        if length > self.longest.0 {
-            self.longest = (length, self.found);
+        } else {
+            self.beyond += 1;
         }
     }
 
-    /// Bytes and column of the longest cell, counting the one that is being read.
-    fn longest(&self) -> (usize, usize) {
-        self.longest.max((self.at - self.start, self.found + 1))
+    /// Cells of the row so far.
+    fn found(&self) -> usize {
+        self.cells.len() + self.beyond
+    }
+
+    /// Column, from 1, of the first cell that is longer than `limit`, if any of the row's first `length` bytes is in one.
+    fn too_long(&self, length: usize, limit: usize) -> Option<usize> {
+        if length <= limit {
+            return None;
+        }
+        let long = |cell: &Cell| (cell.end - (cell.start & !BESIDE)) as usize > limit;
+        if let Some(index) = self.cells.iter().position(long) {
+            return Some(index + 1);
+        }
+        // Of what was read of the next cell, a closing quote and a carriage return may not belong to it.
+        let open = match self.mode {
+            Mode::Start | Mode::Plain => self.at - self.start,
+            _ => self.at - self.part + self.copied.map_or(0, |from| self.unquoted.len() - from),
+        };
+        (open > limit.saturating_add(2)).then(|| self.found() + 1)
     }
 
     /// Column, from 1, of the first cell that is not UTF-8.
@@ -572,31 +614,14 @@ impl Split {
         };
         row.cells()
             .position(|cell| str::from_utf8(cell).is_err())
-            .map_or(self.found, |index| index + 1)
+            .map_or(self.found(), |index| index + 1)
     }
 }
 
-/// Where the first comma or line feed is. Cells are short: eight bytes at a time beat a call of `memchr2`.
-#[inline]
-fn delimiter(bytes: &[u8]) -> Option<usize> {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let hits = zero_bytes(word ^ repeat(b',')) | zero_bytes(word ^ repeat(b'\n'));
-        if hits != 0 {
-            return Some(index * 8 + hits.trailing_zeros() as usize / 8);
-        }
-    }
-    let at = rest.iter().position(|byte| matches!(byte, b',' | b'\n'))?;
-    Some(words.len() * 8 + at)
-}
-
-const fn repeat(byte: u8) -> u64 {
-    byte as u64 * 0x0101_0101_0101_0101
-}
-
-/// The high bit of each byte that is zero, and no other bit ("Bit Twiddling Hacks", the exact form).
-const fn zero_bytes(word: u64) -> u64 {
-    const LOW: u64 = repeat(0x7F);
-    !(((word & LOW) + LOW) | word | LOW)
+/// As [`delimiters`], for less than a block.
+#[cold]
+fn last_delimiters(bytes: &[u8]) -> u64 {
+    let mut block = [0; BLOCK];
+    block[..bytes.len()].copy_from_slice(bytes);
+    delimiters(&block)
 }

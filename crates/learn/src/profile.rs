@@ -6,8 +6,8 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use self::distinct::{Distinct, hash};
-use crate::csv::{CsvError, Row, RowSink, is_missing, number, simple_number};
+use self::distinct::Distinct;
+use crate::csv::{CsvError, Row, RowSink, Short, hash, is_missing, number};
 
 /// What a column holds.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +103,8 @@ impl RowSink for Profiler {
 
     fn row(&mut self, row: &Row<'_>) -> Result<(), CsvError> {
         self.rows += 1;
-        for (column, cell) in self.columns.iter_mut().zip(row.cells()) {
-            column.add(cell);
+        for (column, (cell, short)) in self.columns.iter_mut().zip(row.short_cells()) {
+            column.add(cell, short);
         }
         Ok(())
     }
@@ -142,12 +142,13 @@ impl Column {
     }
 
     #[inline]
-    fn add(&mut self, cell: &[u8]) {
+    fn add(&mut self, cell: &[u8], short: Option<Short>) {
         // Once text was seen, nothing makes the column numeric again.
         if self.numbers == self.values
-            && let Some((number, whole)) = simple_number(cell)
+            && let Some(short) = short
+            && let Some((number, whole)) = short.number()
         {
-            self.distinct.add(hash(cell));
+            self.distinct.add(short.hash());
             self.number(number, whole);
         } else {
             self.add_other(cell.trim_ascii());

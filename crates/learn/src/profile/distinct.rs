@@ -138,32 +138,3 @@ fn tau(mut x: f64) -> f64 {
         }
     }
 }
-
-/// A quick hash with well-mixed bits: multiply and fold words, then the finaliser of MurmurHash3. It is not keyed: data
-/// made to collide only spoils the count of its own column.
-#[inline]
-pub(super) fn hash(bytes: &[u8]) -> u64 {
-    const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut state = bytes.len() as u64;
-    for word in words {
-        state = (state ^ u64::from_le_bytes(*word))
-            .wrapping_mul(MULTIPLIER)
-            .rotate_left(29);
-    }
-    // The tail without a copy of variable length: two halves that may overlap, or up to three bytes.
-    let tail = match *rest {
-        [] => 0,
-        [a] => u64::from(a),
-        [a, b] => u64::from(a) | u64::from(b) << 8,
-        [a, b, c] => u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16,
-        [a, b, c, d, ..] => {
-            let low = u32::from_le_bytes([a, b, c, d]);
-            let high = rest.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
-            u64::from(low) | u64::from(high) << 32
-        }
-    };
-    state = (state ^ tail).wrapping_mul(MULTIPLIER);
-    state = (state ^ (state >> 32)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-    state ^ (state >> 29)
-}
