@@ -7,8 +7,12 @@ use tonic::Code;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// A service refused, failed or cannot be reached.
-    #[error("{0}{}", hint(.0))]
-    Client(#[from] ClientError),
+    #[error("{source}{hint}", hint = hint(.source))]
+    Client {
+        /// What it said.
+        #[from]
+        source: ClientError,
+    },
     /// Something that was checked does not hold.
     #[error("{0}")]
     NotVerified(String),
@@ -41,10 +45,15 @@ impl CliError {
     /// 5 when identity or policy refuses.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotVerified(_) | Self::Client(ClientError::Verification(_)) => 3,
-            Self::Usage(_) | Self::Client(ClientError::Argument(_)) => 2,
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Deadline { .. }) => 4,
-            Self::Client(error) if matches!(error.code(), Code::Unauthenticated | Code::PermissionDenied) => 5,
+            Self::NotVerified(_) => 3,
+            Self::Usage(_) => 2,
+            Self::Client { source } => match source {
+                ClientError::Verification(_) => 3,
+                ClientError::Argument(_) => 2,
+                ClientError::Unreachable { .. } | ClientError::Deadline { .. } => 4,
+                error if matches!(error.code(), Code::Unauthenticated | Code::PermissionDenied) => 5,
+                _ => 1,
+            },
             _ => 1,
         }
     }

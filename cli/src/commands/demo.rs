@@ -26,7 +26,7 @@ use crate::{
         models, predict,
         up::ADMIN,
     },
-    connect::{self, DEFAULT_ADDR, Endpoints, Services, data_dir},
+    connect::{self, Endpoints, Services, data_dir},
     constellation::{Constellation, Options},
     error::CliError,
     output::Output,

@@ -160,7 +160,7 @@ pub(crate) fn own_events(
 ) -> Arc<dyn Fn(Vec<pb::Event>) -> Result<(), Failure> + Send + Sync> {
     Arc::new(move |events| {
         log.append(&new_events("audit", events)?, now_ms())?;
-        wire::grow(&size, log.size());
+        grow(&size, log.size());
         Ok(())
     })
 }
