@@ -112,7 +112,10 @@ impl Trail {
         AuditEvent {
             occurred_at: std::time::SystemTime::now(),
             principal: caller.map(|c| c.principal.id.to_string()).unwrap_or_default(),
-            on_behalf_of: caller.and_then(|c| c.on_behalf_of.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            on_behalf_of: caller
+                .and_then(|c| c.on_behalf_of.as_ref())
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             operation,
             resource: self.resource.clone(),
             key_version: self.key_version,
@@ -151,7 +154,11 @@ fn conclude<T>(
     match (recorded, result) {
         (Err(unrecorded), Ok(_)) => Err(unrecorded),
         (Err(_), Err(failure)) => {
-            tracing::warn!(operation, reason = failure.reason(), "a failure could not be recorded");
+            tracing::warn!(
+                operation,
+                reason = failure.reason(),
+                "a failure could not be recorded"
+            );
             Err(failure)
         }
         (Ok(()), result) => result,

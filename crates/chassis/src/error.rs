@@ -113,7 +113,10 @@ impl Failure {
 
     /// A field of the request that cannot be used.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
-        let violation = FieldViolation { field: field.into(), description: description.into() };
+        let violation = FieldViolation {
+            field: field.into(),
+            description: description.into(),
+        };
         let message = format!("{}: {}", violation.field, violation.description);
         let mut failure = Self::new(ErrorClass::Invalid, "INVALID_FIELD", message);
         failure.0.violations.push(violation);
@@ -245,13 +248,22 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         let bad = status.get_details_bad_request().expect("details");
         assert_eq!(bad.field_violations[0].field, "name");
-        assert_eq!(status.get_details_error_info().expect("info").reason, "INVALID_FIELD");
+        assert_eq!(
+            status.get_details_error_info().expect("info").reason,
+            "INVALID_FIELD"
+        );
     }
 
     #[test]
     fn what_may_pass_says_when_to_try_again() {
         let status = status_of(&StoreError::NoSpace.into(), "r1");
         assert_eq!(status.code(), Code::ResourceExhausted);
-        assert!(status.get_details_retry_info().expect("retry").retry_delay.is_some());
+        assert!(
+            status
+                .get_details_retry_info()
+                .expect("retry")
+                .retry_delay
+                .is_some()
+        );
     }
 }

@@ -52,7 +52,10 @@ impl FromStr for PrincipalId {
         if valid {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Failure::invalid("principal", "must be like user/alice, of a-z, 0-9 and ._@-"))
+            Err(Failure::invalid(
+                "principal",
+                "must be like user/alice, of a-z, 0-9 and ._@-",
+            ))
         }
     }
 }
@@ -145,15 +148,23 @@ impl Authority {
         let bytes = Zeroizing::new(files::read_private(&path)?);
         let secret = SecretKey::try_from_slice(&bytes)
             .map_err(|_| StoreError::Damaged(format!("{} is not a key of 32 bytes", path.display())))?;
-        Ok(Self { key: TokenKey::new(&secret) })
+        Ok(Self {
+            key: TokenKey::new(&secret),
+        })
     }
 
     /// A token for `id`, good for `lifetime` from `now`.
     pub fn mint(&self, id: &PrincipalId, roles: &[Role], lifetime: Duration, now: SystemTime) -> String {
         let iat = seconds(now);
         let exp = iat.saturating_add(lifetime.as_secs());
-        let claims = Claims { sub: id.to_string(), roles: roles.to_vec(), iat, exp };
-        self.key.mint(&serde_json::to_vec(&claims).expect("claims are plain data and serialise"))
+        let claims = Claims {
+            sub: id.to_string(),
+            roles: roles.to_vec(),
+            iat,
+            exp,
+        };
+        self.key
+            .mint(&serde_json::to_vec(&claims).expect("claims are plain data and serialise"))
     }
 
     /// The principal of a token.
@@ -161,20 +172,34 @@ impl Authority {
     /// # Errors
     /// `TOKEN_INVALID`, `TOKEN_EXPIRED`.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Failure> {
-        self.verify_with_expiry(token, now).map(|(principal, _)| principal)
+        self.verify_with_expiry(token, now)
+            .map(|(principal, _)| principal)
     }
 
     /// As [`Authority::verify`], with the second since 1970 from which the token is good no more.
-    pub(crate) fn verify_with_expiry(&self, token: &str, now: SystemTime) -> Result<(Principal, u64), Failure> {
+    pub(crate) fn verify_with_expiry(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<(Principal, u64), Failure> {
         let invalid = || unauthenticated("TOKEN_INVALID", "the token is not one of this constellation");
         let claims = self.key.verify(token).map_err(|_| invalid())?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| invalid())?;
         let now = seconds(now);
         if claims.exp <= now || claims.iat > now.saturating_add(CLOCK_SKEW) {
-            return Err(unauthenticated("TOKEN_EXPIRED", "the token has expired; get a fresh one"));
+            return Err(unauthenticated(
+                "TOKEN_EXPIRED",
+                "the token has expired; get a fresh one",
+            ));
         }
         let id = claims.sub.parse().map_err(|_| invalid())?;
-        Ok((Principal { id, roles: claims.roles }, claims.exp))
+        Ok((
+            Principal {
+                id,
+                roles: claims.roles,
+            },
+            claims.exp,
+        ))
     }
 }
 
@@ -220,11 +245,22 @@ mod tests {
         let token = authority.mint(&id, &[Role::Analyst], Duration::from_secs(60), now);
         let again = Authority::load_or_create(dir.path()).expect("the same key");
         let principal = again.verify(&token, now).expect("valid");
-        assert_eq!(principal, Principal { id, roles: vec![Role::Analyst] });
-        let expired = again.verify(&token, now + Duration::from_secs(60)).expect_err("expired");
+        assert_eq!(
+            principal,
+            Principal {
+                id,
+                roles: vec![Role::Analyst]
+            }
+        );
+        let expired = again
+            .verify(&token, now + Duration::from_secs(60))
+            .expect_err("expired");
         assert_eq!(expired.reason(), "TOKEN_EXPIRED");
         let (other, _dir) = self::authority();
-        assert_eq!(other.verify(&token, now).expect_err("another key").reason(), "TOKEN_INVALID");
+        assert_eq!(
+            other.verify(&token, now).expect_err("another key").reason(),
+            "TOKEN_INVALID"
+        );
     }
 
     #[test]
@@ -232,15 +268,32 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let (_, dir) = authority();
         let path = dir.path().join(KEY_FILE);
-        assert_eq!(fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("file").permissions().mode() & 0o777,
+            0o600
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
-        assert!(matches!(Authority::load_or_create(dir.path()), Err(StoreError::Exposed { .. })));
+        assert!(matches!(
+            Authority::load_or_create(dir.path()),
+            Err(StoreError::Exposed { .. })
+        ));
     }
 
     #[test]
     fn what_is_no_principal_is_refused() {
         let long = format!("user/{}", "a".repeat(121));
-        for text in ["", "/", "user", "user/", "/alice", "User/alice", "user/Alice", "user/a/b", "us3r/a", &long] {
+        for text in [
+            "",
+            "/",
+            "user",
+            "user/",
+            "/alice",
+            "User/alice",
+            "user/Alice",
+            "user/a/b",
+            "us3r/a",
+            &long,
+        ] {
             assert!(text.parse::<PrincipalId>().is_err(), "{text}");
         }
     }
@@ -250,7 +303,14 @@ mod tests {
         let (authority, _dir) = authority();
         let now = SystemTime::now();
         let id = PrincipalId::service("kms");
-        let mint = |ahead| authority.mint(&id, &[Role::Service], Duration::from_secs(600), now + Duration::from_secs(ahead));
+        let mint = |ahead| {
+            authority.mint(
+                &id,
+                &[Role::Service],
+                Duration::from_secs(600),
+                now + Duration::from_secs(ahead),
+            )
+        };
         assert!(authority.verify(&mint(30), now).is_ok());
         assert!(authority.verify(&mint(120), now).is_err());
     }
@@ -266,7 +326,10 @@ mod tests {
                 std::thread::spawn(move || Authority::load_or_create(&path).expect("authority"))
             })
             .collect();
-        let all: Vec<Authority> = starters.into_iter().map(|starter| starter.join().expect("joined")).collect();
+        let all: Vec<Authority> = starters
+            .into_iter()
+            .map(|starter| starter.join().expect("joined"))
+            .collect();
         let token = all[0].mint(&id, &[Role::Service], Duration::from_secs(60), now);
         assert!(all.iter().all(|authority| authority.verify(&token, now).is_ok()));
     }

@@ -119,13 +119,17 @@ impl Outbox {
     ) -> Result<Self, StoreError> {
         let next = match records.get(&[NEXT])? {
             Some(bytes) => {
-                let bytes = bytes.try_into().map_err(|_| StoreError::Damaged("outbox head".to_owned()))?;
+                let bytes = bytes
+                    .try_into()
+                    .map_err(|_| StoreError::Damaged("outbox head".to_owned()))?;
                 u64::from_be_bytes(bytes)
             }
             None => 1,
         };
         if records.scan(&event_key(next), &[EVENT], 1)?.first().is_some() {
-            return Err(StoreError::Damaged("the outbox holds events beyond its head".to_owned()));
+            return Err(StoreError::Damaged(
+                "the outbox holds events beyond its head".to_owned(),
+            ));
         }
         let depth = count(&*records)?;
         let shared = Arc::new(Shared {
@@ -149,7 +153,9 @@ impl Outbox {
             closed: CancellationToken::new(),
         });
         tokio::spawn(forward::run(shared.clone(), sink));
-        Ok(Self { handle: Arc::new(Handle(shared)) })
+        Ok(Self {
+            handle: Arc::new(Handle(shared)),
+        })
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -167,7 +173,9 @@ impl Outbox {
             return Err(unavailable());
         }
         state.promised += 1;
-        Ok(Room { shared: shared.clone() })
+        Ok(Room {
+            shared: shared.clone(),
+        })
     }
 
     /// Records an event; blocks until it is durable.
@@ -202,7 +210,11 @@ impl Outbox {
             let unrecorded = state.unrecorded;
             drop(state);
             if unrecorded.is_power_of_two() {
-                tracing::warn!(unrecorded, source = shared.source, "refusals without room in the outbox");
+                tracing::warn!(
+                    unrecorded,
+                    source = shared.source,
+                    "refusals without room in the outbox"
+                );
             }
             return;
         }
@@ -217,7 +229,11 @@ impl Outbox {
     /// # Errors
     /// `AUDIT_UNAVAILABLE`
     pub fn check(&self) -> Result<(), Failure> {
-        if *self.shared().serving.borrow() { Ok(()) } else { Err(unavailable()) }
+        if *self.shared().serving.borrow() {
+            Ok(())
+        } else {
+            Err(unavailable())
+        }
     }
 
     /// Whether events can be recorded, as it changes; for health.
@@ -296,7 +312,9 @@ impl Shared {
         event.source_sequence = sequence;
         let bytes = event.encode_to_vec();
         debug_assert!(bytes.len() <= MAX_VALUE, "an event's fields are capped");
-        let mut batch = Batch::new().put(event_key(sequence), bytes).put([NEXT], (sequence + 1).to_be_bytes());
+        let mut batch = Batch::new()
+            .put(event_key(sequence), bytes)
+            .put([NEXT], (sequence + 1).to_be_bytes());
         let mut deletes = vec![];
         while deletes.len() < DELETES_PER_WRITE
             && let Some(delivered) = state.delivered.pop_first()
@@ -307,12 +325,20 @@ impl Shared {
         state.next += 1;
         state.depth += 1;
         self.publish(state);
-        Submitted { sequence, ticket: self.records.submit(batch), deletes }
+        Submitted {
+            sequence,
+            ticket: self.records.submit(batch),
+            deletes,
+        }
     }
 
     /// Blocks until an event is durable, or is not going to be.
     fn settle(&self, submitted: Submitted) -> Result<(), Failure> {
-        let Submitted { sequence, ticket, deletes } = submitted;
+        let Submitted {
+            sequence,
+            ticket,
+            deletes,
+        } = submitted;
         match ticket.wait() {
             Ok(()) => {
                 self.durable_below.fetch_max(sequence + 1, Ordering::AcqRel);
@@ -342,8 +368,10 @@ impl Shared {
     /// Tells watchers how things stand.
     fn publish(&self, state: &State) {
         let serving = !state.broken && state.depth < self.limits.max_events;
-        self.serving.send_if_modified(|now| std::mem::replace(now, serving) != serving);
-        self.depth.send_if_modified(|now| std::mem::replace(now, state.depth) != state.depth);
+        self.serving
+            .send_if_modified(|now| std::mem::replace(now, serving) != serving);
+        self.depth
+            .send_if_modified(|now| std::mem::replace(now, state.depth) != state.depth);
     }
 
     /// Durable events from `from` on, that no earlier pass delivered.
@@ -383,7 +411,11 @@ impl Shared {
         if delivered.is_empty() {
             return Ok(());
         }
-        self.records.commit(delivered.into_iter().fold(Batch::new(), |batch, at| batch.delete(event_key(at))))
+        self.records.commit(
+            delivered
+                .into_iter()
+                .fold(Batch::new(), |batch, at| batch.delete(event_key(at))),
+        )
     }
 }
 
@@ -394,7 +426,9 @@ fn count(records: &dyn Records) -> Result<u64, StoreError> {
     let mut from = vec![EVENT];
     loop {
         let page = records.scan(&from, &[EVENT], PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(total) };
+        let Some((last, _)) = page.last() else {
+            return Ok(total);
+        };
         total += page.len() as u64;
         from.clone_from(last);
         from.push(0);

@@ -41,7 +41,10 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.ingest.v1.IngestService/Upload", OWN_DATA),
     ("asterism.ingest.v1.IngestService/VerifyDataset", CHECK_DATA),
     ("asterism.kms.v1.KeyManagementService/AsymmetricSign", USE_KEYS),
-    ("asterism.kms.v1.KeyManagementService/AsymmetricVerify", CHECK_SIGNATURES),
+    (
+        "asterism.kms.v1.KeyManagementService/AsymmetricVerify",
+        CHECK_SIGNATURES,
+    ),
     ("asterism.kms.v1.KeyManagementService/CreateKey", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/Decrypt", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/Encrypt", USE_KEYS),
@@ -56,7 +59,10 @@ const POLICY: &[(&str, &[Role])] = &[
 
 /// The roles that may call `package.Service/Method`; `None` for a method that nobody may.
 pub fn allowed_roles(method: &str) -> Option<&'static [Role]> {
-    POLICY.iter().find(|(name, _)| *name == method).map(|(_, roles)| *roles)
+    POLICY
+        .iter()
+        .find(|(name, _)| *name == method)
+        .map(|(_, roles)| *roles)
 }
 
 /// Whether the method only reads metadata: answered even while no event can be recorded.
@@ -75,7 +81,8 @@ mod tests {
 
     #[test]
     fn every_method_of_the_contracts_has_its_line_and_no_line_is_stale() {
-        let contracts = prost_types::FileDescriptorSet::decode(asterism_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+        let contracts =
+            prost_types::FileDescriptorSet::decode(asterism_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
         let mut methods = BTreeSet::new();
         for file in &contracts.file {
             for service in &file.service {
@@ -93,14 +100,24 @@ mod tests {
     #[test]
     fn admins_may_all_but_forge_events_and_viewers_only_look() {
         for (method, roles) in POLICY {
-            assert_eq!(roles.contains(&Admin), !method.ends_with("/AppendEvents"), "{method}");
+            assert_eq!(
+                roles.contains(&Admin),
+                !method.ends_with("/AppendEvents"),
+                "{method}"
+            );
             assert!(!roles.contains(&Viewer) || reads_metadata(method), "{method}");
         }
     }
 
     #[test]
     fn only_services_append_and_strangers_do_nothing() {
-        assert_eq!(allowed_roles("asterism.audit.v1.AuditService/AppendEvents"), Some([Service].as_slice()));
-        assert_eq!(allowed_roles("asterism.kms.v1.KeyManagementService/DestroyEverything"), None);
+        assert_eq!(
+            allowed_roles("asterism.audit.v1.AuditService/AppendEvents"),
+            Some([Service].as_slice())
+        );
+        assert_eq!(
+            allowed_roles("asterism.kms.v1.KeyManagementService/DestroyEverything"),
+            None
+        );
     }
 }

@@ -120,7 +120,10 @@ impl Gate {
         });
         match task.await {
             Ok(result) => result.map(Response::new),
-            Err(_) => Err(status_of(&Failure::internal("a request's task was lost"), &request_id)),
+            Err(_) => Err(status_of(
+                &Failure::internal("a request's task was lost"),
+                &request_id,
+            )),
         }
     }
 
@@ -155,8 +158,13 @@ impl Gate {
         };
         let task = self.shared.tracker.spawn(work.in_current_span());
         match task.await {
-            Ok(result) => result.map(Response::new).map_err(|failure| status_of(&failure, &request_id)),
-            Err(_) => Err(status_of(&Failure::internal("a request's task was lost"), &request_id)),
+            Ok(result) => result
+                .map(Response::new)
+                .map_err(|failure| status_of(&failure, &request_id)),
+            Err(_) => Err(status_of(
+                &Failure::internal("a request's task was lost"),
+                &request_id,
+            )),
         }
     }
 
@@ -166,7 +174,11 @@ impl Gate {
     /// # Errors
     /// The status that the caller gets.
     pub fn enter<T>(&self, operation: &'static str, request: &Request<T>) -> Result<Caller, Status> {
-        let Arrival { caller, known, verdict } = self.arrive(request);
+        let Arrival {
+            caller,
+            known,
+            verdict,
+        } = self.arrive(request);
         match verdict {
             Ok(()) => Ok(caller),
             Err(refusal) => {
@@ -188,7 +200,10 @@ impl Gate {
         trail: &Trail,
         outcome: Result<(), &Failure>,
     ) -> Result<(), Failure> {
-        self.shared.outbox.record_async(trail.event(operation, Some(caller), outcome.err())).await
+        self.shared
+            .outbox
+            .record_async(trail.event(operation, Some(caller), outcome.err()))
+            .await
     }
 
     /// Synchronous work within a request that holds its place already; a panic fails this one request. It goes on when
@@ -202,8 +217,12 @@ impl Gate {
         T: Send + 'static,
     {
         let span = tracing::Span::current();
-        let task = self.shared.tracker.spawn_blocking(move || span.in_scope(|| guarded(work)));
-        task.await.unwrap_or_else(|_| Err(Failure::internal("a request's task was lost")))
+        let task = self
+            .shared
+            .tracker
+            .spawn_blocking(move || span.in_scope(|| guarded(work)));
+        task.await
+            .unwrap_or_else(|_| Err(Failure::internal("a request's task was lost")))
     }
 
     /// Lets a request in: known, allowed, in time, with a place and with room for its event. Refusals are recorded, except
@@ -213,23 +232,38 @@ impl Gate {
         operation: &'static str,
         request: &Request<T>,
     ) -> Result<Pass, Status> {
-        let Arrival { caller, known, verdict } = self.arrive(request);
+        let Arrival {
+            caller,
+            known,
+            verdict,
+        } = self.arrive(request);
         let request_id = caller.request_id.clone();
         let status = |failure: Failure| status_of(&failure, &request_id);
         if !known {
             // Strangers take no place and no time of the store's.
-            let failure = verdict.err().unwrap_or_else(|| Failure::internal("a stranger was let in"));
-            self.shared.outbox.note(Trail::default().event(operation, None, Some(&failure)));
+            let failure = verdict
+                .err()
+                .unwrap_or_else(|| Failure::internal("a stranger was let in"));
+            self.shared
+                .outbox
+                .note(Trail::default().event(operation, None, Some(&failure)));
             return Err(status(failure));
         }
         let place = self.admit().await.map_err(status)?;
-        let verdict = verdict.and_then(|()| in_time(&caller)).and_then(|()| self.room(request));
+        let verdict = verdict
+            .and_then(|()| in_time(&caller))
+            .and_then(|()| self.room(request));
         match verdict {
             Ok(room) => Ok(Pass { caller, room, place }),
             Err(refusal) => {
-                let refused: Result<(), _> =
-                    self.conclude(None, operation, Some(caller), Trail::default(), Err(refusal)).await;
-                Err(status(refused.err().unwrap_or_else(|| Failure::internal("a refusal was lost"))))
+                let refused: Result<(), _> = self
+                    .conclude(None, operation, Some(caller), Trail::default(), Err(refusal))
+                    .await;
+                Err(status(
+                    refused
+                        .err()
+                        .unwrap_or_else(|| Failure::internal("a refusal was lost")),
+                ))
             }
         }
     }
@@ -251,10 +285,12 @@ impl Gate {
         result: Result<T, Failure>,
     ) -> Result<T, Failure> {
         let outbox = self.shared.outbox.clone();
-        let task = self.shared.tracker.spawn_blocking(move || {
-            conclude(&outbox, room, operation, caller.as_ref(), &trail, result)
-        });
-        task.await.unwrap_or_else(|_| Err(Failure::internal("the task that records an event was lost")))
+        let task = self
+            .shared
+            .tracker
+            .spawn_blocking(move || conclude(&outbox, room, operation, caller.as_ref(), &trail, result));
+        task.await
+            .unwrap_or_else(|_| Err(Failure::internal("the task that records an event was lost")))
     }
 
     /// Waits for a place; refuses when too many wait already.
@@ -263,36 +299,64 @@ impl Gate {
         if let Ok(permit) = shared.permits.clone().try_acquire_owned() {
             return Ok(permit);
         }
-        let overloaded =
-            || Failure::new(ErrorClass::Exhausted, "OVERLOADED", "too many requests at once; try again later");
+        let overloaded = || {
+            Failure::new(
+                ErrorClass::Exhausted,
+                "OVERLOADED",
+                "too many requests at once; try again later",
+            )
+        };
         let _waiting = Waiting::enter(&shared.waiting, shared.queue).ok_or_else(overloaded)?;
-        shared.permits.clone().acquire_owned().await.map_err(|_| overloaded())
+        shared
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| overloaded())
     }
 
     /// Who asks, and may they.
     fn arrive<T>(&self, request: &Request<T>) -> Arrival {
         let (metadata, extensions) = (request.metadata(), request.extensions());
         let mut caller = Caller {
-            principal: Principal { id: PrincipalId::service("unknown"), roles: vec![] },
+            principal: Principal {
+                id: PrincipalId::service("unknown"),
+                roles: vec![],
+            },
             on_behalf_of: None,
             request_id: request_id(metadata),
-            trace_id: extensions.get::<TraceId>().map(|id| id.0.clone()).unwrap_or_default(),
+            trace_id: extensions
+                .get::<TraceId>()
+                .map(|id| id.0.clone())
+                .unwrap_or_default(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
         };
         match self.identify(metadata) {
-            Err(stranger) => Arrival { caller, known: false, verdict: Err(stranger) },
+            Err(stranger) => Arrival {
+                caller,
+                known: false,
+                verdict: Err(stranger),
+            },
             Ok(principal) => {
                 caller.principal = principal;
                 let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
                 let verdict = judge(&caller, method(request)).and(whom);
-                Arrival { caller, known: true, verdict }
+                Arrival {
+                    caller,
+                    known: true,
+                    verdict,
+                }
             }
         }
     }
 
     fn identify(&self, metadata: &MetadataMap) -> Result<Principal, Failure> {
         let missing = || unauthenticated("TOKEN_MISSING", "pass a token as `authorization: Bearer …`");
-        let header = metadata.get("authorization").ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+        let header = metadata
+            .get("authorization")
+            .ok_or_else(missing)?
+            .to_str()
+            .map_err(|_| missing())?;
         let token = header.strip_prefix("Bearer ").ok_or_else(missing)?;
         self.principal(token)
     }
@@ -321,7 +385,11 @@ impl Gate {
 
 /// `package.Service/Method`; empty, and so allowed to nobody, without the server's layer.
 fn method<T>(request: &Request<T>) -> &str {
-    request.extensions().get::<MethodPath>().map(|path| path.0.as_str()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<MethodPath>()
+        .map(|path| path.0.as_str())
+        .unwrap_or_default()
 }
 
 fn judge(caller: &Caller, method: &str) -> Result<(), Failure> {
@@ -336,16 +404,23 @@ fn judge(caller: &Caller, method: &str) -> Result<(), Failure> {
 /// For whom a service acts. Others act for themselves, whatever they say.
 fn on_behalf_of(metadata: &MetadataMap, principal: &Principal) -> Result<Option<PrincipalId>, Failure> {
     const HEADER: &str = "x-asterism-on-behalf-of";
-    let Some(value) = metadata.get(HEADER).filter(|_| principal.is(Role::Service)) else { return Ok(None) };
+    let Some(value) = metadata.get(HEADER).filter(|_| principal.is(Role::Service)) else {
+        return Ok(None);
+    };
     let id = value.to_str().ok().and_then(|text| text.parse().ok());
-    id.map(Some).ok_or_else(|| Failure::invalid(HEADER, "must be a principal like user/alice"))
+    id.map(Some)
+        .ok_or_else(|| Failure::invalid(HEADER, "must be a principal like user/alice"))
 }
 
 /// Refuses what nobody waits for any more.
 fn in_time(caller: &Caller) -> Result<(), Failure> {
     if caller.expired() {
         let text = "the deadline passed before the work began";
-        return Err(Failure::new(ErrorClass::DeadlineExceeded, "DEADLINE_EXCEEDED", text));
+        return Err(Failure::new(
+            ErrorClass::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+            text,
+        ));
     }
     Ok(())
 }
@@ -364,7 +439,9 @@ struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn enter(count: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let entered = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < limit).then_some(now + 1));
+        let entered = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now < limit).then_some(now + 1)
+        });
         entered.ok().map(|_| Self(count))
     }
 }
@@ -380,6 +457,8 @@ fn request_id(metadata: &MetadataMap) -> String {
     metadata
         .get("x-request-id")
         .and_then(|id| id.to_str().ok())
-        .filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()))
+        .filter(|id| {
+            (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+        })
         .map_or_else(|| uuid::Uuid::now_v7().to_string(), ToOwned::to_owned)
 }

@@ -44,7 +44,10 @@ pub struct Emitter<Item> {
 
 impl<Item> Clone for Emitter<Item> {
     fn clone(&self) -> Self {
-        Self { items: self.items.clone(), ledger: self.ledger.clone() }
+        Self {
+            items: self.items.clone(),
+            ledger: self.ledger.clone(),
+        }
     }
 }
 
@@ -72,7 +75,9 @@ impl<Item> Emitter<Item> {
     /// # Errors
     /// `CANCELLED` when the caller is gone.
     pub fn blocking_send(&self, item: Item) -> Result<(), Failure> {
-        self.items.blocking_send(Ok(item)).map_err(|_| Failure::cancelled())
+        self.items
+            .blocking_send(Ok(item))
+            .map_err(|_| Failure::cancelled())
     }
 
     /// Sends an item if there is room for it at once: for progress, of which the next says as much.
@@ -180,13 +185,19 @@ impl Gate {
             trail: Mutex::default(),
             released: OnceCell::new(),
         });
-        let emitter = Emitter { items: items.clone(), ledger: ledger.clone() };
+        let emitter = Emitter {
+            items: items.clone(),
+            ledger: ledger.clone(),
+        };
         let message = request.into_inner();
         let gate = self.clone();
         let work = async move {
             let _place = place;
             let work = async { work(caller.clone(), message, emitter).await };
-            let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            let result = AssertUnwindSafe(work)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(panicked()));
             let trail = ledger.trail().clone();
             // `items` keeps the stream open: its end, too, leaves after the event.
             if let Err(failure) = gate.conclude(room, operation, Some(caller), trail, result).await {

@@ -78,7 +78,9 @@ impl AuditEvent {
 }
 
 fn capped(mut text: String) -> String {
-    let end = (0..=MAX_FIELD_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let end = (0..=MAX_FIELD_BYTES.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
     text.truncate(end.unwrap_or(0));
     text
 }

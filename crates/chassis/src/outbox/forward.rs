@@ -84,7 +84,11 @@ async fn forward(shared: Arc<Shared>, sink: Sink) {
                 }
             }
             Err(problem) => {
-                tracing::warn!(problem, source = shared.source, "audit does not take events; trying again");
+                tracing::warn!(
+                    problem,
+                    source = shared.source,
+                    "audit does not take events; trying again"
+                );
                 // Somebody who waits for the end has it tried at once.
                 let _ = tokio::time::timeout(jittered(pause), shared.hurry.notified()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -117,7 +121,11 @@ fn jittered(pause: Duration) -> Duration {
 
 /// One way to deliver.
 enum Sender {
-    Grpc { client: Option<AuditServiceClient<Channel>>, token: Token, endpoint: String },
+    Grpc {
+        client: Option<AuditServiceClient<Channel>>,
+        token: Token,
+        endpoint: String,
+    },
     Local(Append),
     Hold,
 }
@@ -129,10 +137,17 @@ impl Sender {
             Sink::Hold => Self::Hold,
             Sink::Grpc { endpoint, token } => {
                 let client = Endpoint::from_shared(endpoint.clone()).ok().map(|endpoint| {
-                    let channel = endpoint.connect_timeout(CALL_DEADLINE).tcp_nodelay(true).connect_lazy();
+                    let channel = endpoint
+                        .connect_timeout(CALL_DEADLINE)
+                        .tcp_nodelay(true)
+                        .connect_lazy();
                     AuditServiceClient::new(channel)
                 });
-                Self::Grpc { client, token, endpoint }
+                Self::Grpc {
+                    client,
+                    token,
+                    endpoint,
+                }
             }
         }
     }
@@ -147,12 +162,21 @@ impl Sender {
             Self::Local(append) => {
                 let append = append.clone();
                 let appended = tokio::task::spawn_blocking(move || append(events)).await;
-                appended.map_err(|error| error.to_string())?.map_err(|failure| failure.message().to_owned())
+                appended
+                    .map_err(|error| error.to_string())?
+                    .map_err(|failure| failure.message().to_owned())
             }
-            Self::Grpc { client, token, endpoint } => {
-                let client = client.as_mut().ok_or_else(|| format!("{endpoint} is not an endpoint"))?;
+            Self::Grpc {
+                client,
+                token,
+                endpoint,
+            } => {
+                let client = client
+                    .as_mut()
+                    .ok_or_else(|| format!("{endpoint} is not an endpoint"))?;
                 let mut request = Request::new(AppendEventsRequest { events });
-                let bearer = MetadataValue::try_from(format!("Bearer {}", token())).map_err(|e| e.to_string())?;
+                let bearer =
+                    MetadataValue::try_from(format!("Bearer {}", token())).map_err(|e| e.to_string())?;
                 request.metadata_mut().insert("authorization", bearer);
                 request.set_timeout(CALL_DEADLINE);
                 match tokio::time::timeout(CALL_DEADLINE, client.append_events(request)).await {

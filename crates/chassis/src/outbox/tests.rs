@@ -1,10 +1,14 @@
+#![allow(clippy::panic)]
+
+mod forwarding;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::AtomicBool,
     time::{Duration, SystemTime},
 };
 
-use asterism_store::{MemoryRecords, SledOptions, SledRecords};
+use asterism_store::{MemoryRecords, SledOptions, SledRecords, records::Record};
 
 use super::*;
 
@@ -103,7 +107,13 @@ async fn what_audit_missed_comes_after_a_restart_and_numbers_go_on() {
     outbox.record_async(event("keys/k")).await.expect("recorded");
     assert!(outbox.flush(Duration::from_secs(10)).await);
     assert_eq!(log.sequences(), (1..=6).collect::<Vec<_>>());
-    let ids: BTreeSet<String> = log.events.lock().expect("log").values().map(|e| e.event_id.clone()).collect();
+    let ids: BTreeSet<String> = log
+        .events
+        .lock()
+        .expect("log")
+        .values()
+        .map(|e| e.event_id.clone())
+        .collect();
     assert_eq!(ids.len(), 6);
 }
 
@@ -116,12 +126,156 @@ async fn a_full_outbox_refuses_until_audit_takes_events_again() {
     for _ in 0..3 {
         outbox.record(event("keys/k")).expect("room");
     }
-    assert_eq!(outbox.record(event("keys/k")).expect_err("full").reason(), "AUDIT_UNAVAILABLE");
+    assert_eq!(
+        outbox.record(event("keys/k")).expect_err("full").reason(),
+        "AUDIT_UNAVAILABLE"
+    );
     assert!(outbox.check().is_err());
     log.down.store(false, Ordering::SeqCst);
     assert!(outbox.flush(Duration::from_secs(10)).await);
     outbox.record(event("keys/k")).expect("room again");
     assert!(*outbox.serving().borrow());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_never_repeat_even_when_nothing_is_left() {
+    let records = Arc::new(MemoryRecords::new());
+    let log = Log::default();
+    for round in 1..=3 {
+        let outbox = Outbox::open(records.clone(), "kms", LIMITS, log.sink()).expect("outbox");
+        outbox.record(event("keys/k")).expect("recorded");
+        assert!(outbox.flush(Duration::from_secs(10)).await);
+        assert_eq!(log.sequences(), (1..=round).collect::<Vec<_>>());
+        assert!(records.scan(&[EVENT], &[EVENT], 10).expect("scan").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_outbox_that_nobody_holds_gives_its_store_back() {
+    let dir = tempfile::tempdir().expect("directory");
+    // An outbox without a sink waits for ever to deliver: it must not hold on to its store meanwhile.
+    for _ in 0..2 {
+        let records = Arc::new(SledRecords::open(dir.path(), SledOptions::default()).expect("store"));
+        let kept = Arc::downgrade(&records);
+        let outbox = Outbox::open(records, "kms", LIMITS, Sink::Hold).expect("outbox");
+        outbox.record_async(event("keys/k")).await.expect("recorded");
+        drop(outbox);
+        while kept.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn room_that_was_promised_is_there() {
+    let limits = OutboxLimits { max_events: 2 };
+    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, Sink::Hold).expect("outbox");
+    let promised = outbox.reserve().expect("room");
+    outbox.record(event("keys/a")).expect("room");
+    assert!(outbox.record(event("keys/b")).is_err(), "the rest is promised");
+    promised.record(event("keys/c")).expect("promised");
+    assert!(outbox.reserve().is_err());
+    assert_eq!(outbox.depth(), 2);
+}
+
+#[tokio::test]
+async fn room_that_is_not_used_is_free_again() {
+    let limits = OutboxLimits { max_events: 1 };
+    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, Sink::Hold).expect("outbox");
+    drop(outbox.reserve().expect("room"));
+    outbox.record(event("keys/a")).expect("room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_fill_half_of_the_outbox_at_most() {
+    let limits = OutboxLimits { max_events: 10 };
+    let log = Log::default();
+    log.down.store(true, Ordering::SeqCst);
+    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, log.sink()).expect("outbox");
+    for _ in 0..100 {
+        outbox.note(event(""));
+    }
+    assert_eq!(outbox.depth(), 5);
+    outbox.record(event("keys/k")).expect("operations go on");
+    log.down.store(false, Ordering::SeqCst);
+    assert!(
+        outbox.flush(Duration::from_secs(10)).await,
+        "also what nobody waited for is delivered"
+    );
+    assert_eq!(log.sequences(), (1..=6).collect::<Vec<_>>());
+}
+
+/// Records whose writes fail, when told.
+#[derive(Default)]
+struct Failing {
+    inner: MemoryRecords,
+    failing: AtomicBool,
+}
+
+impl Records for Failing {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.inner.scan(from, prefix, limit)
+    }
+
+    fn scan_back(
+        &self,
+        before: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.inner.scan_back(before, prefix, limit)
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        // A precondition that cannot hold: only the store can make a ticket, and so fail one.
+        let failing = self.failing.load(Ordering::SeqCst);
+        self.inner.submit(if failing {
+            batch.expect_value([0], [0])
+        } else {
+            batch
+        })
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, StoreError> {
+        self.inner.bytes_on_disk()
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_write_everything_is_refused() {
+    let records = Arc::new(Failing::default());
+    let outbox = Outbox::open(records.clone(), "kms", LIMITS, Sink::Hold).expect("outbox");
+    outbox.record(event("keys/a")).expect("recorded");
+    let promised = outbox.reserve().expect("room");
+    records.failing.store(true, Ordering::SeqCst);
+    assert_eq!(
+        outbox.record(event("keys/b")).expect_err("failed").reason(),
+        "AUDIT_UNAVAILABLE"
+    );
+    // What is on the disk is unknown now, also when later writes would work.
+    records.failing.store(false, Ordering::SeqCst);
+    assert!(promised.record(event("keys/c")).is_err());
+    assert!(outbox.record(event("keys/d")).is_err());
+    assert!(!*outbox.serving().borrow());
+    assert_eq!(outbox.depth(), 1);
+}
+
+#[tokio::test]
+async fn a_head_behind_its_events_is_damage() {
+    let records = Arc::new(MemoryRecords::new());
+    records
+        .commit(
+            Batch::new()
+                .put(event_key(7), [1])
+                .put([NEXT], 7u64.to_be_bytes()),
+        )
+        .expect("written");
+    let opened = Outbox::open(records, "kms", LIMITS, Sink::Hold);
+    assert!(matches!(opened.map(|_| ()), Err(StoreError::Damaged(_))));
 }
 
 #[test]
@@ -137,5 +291,8 @@ fn the_largest_event_fits_in_a_record() {
         output: Some(asterism_crypto::Digest::of(b"o")),
         ..event("")
     };
-    assert!(event.encode("inference", u64::MAX).len() <= MAX_VALUE);
+    let mut event = event.into_wire("inference");
+    event.source_sequence = u64::MAX;
+    assert!(event.encode_to_vec().len() <= MAX_VALUE);
+    assert!(event.resource.starts_with('é') && event.resource.len() <= 256);
 }
