@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::{ContentArrangement, Table, style::presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
