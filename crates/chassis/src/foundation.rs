@@ -17,6 +17,8 @@ use crate::{
 
 /// Lifetime of the tokens that a service makes for its own calls.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
+/// How long a start waits for a predecessor that is still letting go of its store.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for audit to take the last events; the rest go at the next start.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -102,7 +104,8 @@ impl Foundation {
 /// [`StartError::Store`]
 pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
     files::create_private_dir(&common.data_dir)?;
-    Ok(Arc::new(SledRecords::open(&common.data_dir.join("records"), SledOptions::default())?))
+    let options = SledOptions { lock_patience: LOCK_PATIENCE, ..SledOptions::default() };
+    Ok(Arc::new(SledRecords::open(&common.data_dir.join("records"), options)?))
 }
 
 fn token_source(authority: &Arc<Authority>, name: &'static str) -> Arc<dyn Fn() -> String + Send + Sync> {

@@ -15,6 +15,7 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -37,11 +38,14 @@ pub struct SledOptions {
     pub cache_bytes: u64,
     /// Free bytes on the disk below which writes are refused.
     pub min_free_bytes: u64,
+    /// How long to wait for another process (or an earlier part of this one) that still has the store open: one that is
+    /// shutting down lets go soon.
+    pub lock_patience: Duration,
 }
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, min_free_bytes: 16 << 20 }
+        Self { cache_bytes: 64 << 20, min_free_bytes: 16 << 20, lock_patience: Duration::ZERO }
     }
 }
 
@@ -67,7 +71,7 @@ impl SledRecords {
     /// [`StoreError::NoSpace`].
     pub fn open(path: &Path, options: SledOptions) -> Result<Self, StoreError> {
         create_private_dir(path)?;
-        let lock = lock_dir(path)?;
+        let lock = lock_patiently(path, options.lock_patience)?;
         let reserve = path.join("reserve");
         if free_bytes(path)? < options.min_free_bytes {
             // sled cannot even open on a full disk.
@@ -268,6 +272,16 @@ impl Committer {
             self.file.sync_data()?;
         }
         Ok(results)
+    }
+}
+
+fn lock_patiently(path: &Path, patience: Duration) -> Result<DirLock, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match lock_dir(path) {
+            Err(StoreError::Locked) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
     }
 }
 
