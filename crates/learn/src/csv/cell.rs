@@ -83,103 +83,117 @@ impl Short {
         }
     }
 
-    /// A number of at most 15 digits without an exponent, and whether it is whole.
+    /// A number of at most 15 digits without an exponent, and whether it is written without a point.
     ///
     /// Both the digits and the power of ten are exact in an `f64`, so one division rounds correctly (Clinger, PLDI 1990).
     #[inline]
     pub(crate) fn number(self) -> Option<(f64, bool)> {
-        let negative = self.low as u8 == b'-';
-        let sign = usize::from(negative);
-        let length = self.length - sign;
-        if length == 0 {
-            return None;
-        }
-        let (digits, fraction, mantissa) = if length <= 8 {
-            let text = (self.low >> (8 * sign)) | (self.high << 56 & (sign as u64).wrapping_neg());
-            decimal_8(text, length)?
+        let sign = u32::from(self.low as u8 == b'-');
+        let length = self.length - sign as usize;
+        let decimal = if self.length <= 8 {
+            Decimal::of_8(self.low >> (8 * sign), length)?
         } else {
-            let text = (u128::from(self.high) << 64 | u128::from(self.low)) >> (8 * sign);
-            decimal_16(text, length)?
+            Decimal::of_16(
+                (u128::from(self.high) << 64 | u128::from(self.low)) >> (8 * sign),
+                length,
+            )?
         };
-        if digits > 15 {
-            return None;
-        }
-        let magnitude = mantissa as f64 / POWERS[fraction & 15];
-        Some((if negative { -magnitude } else { magnitude }, digits == length))
+        let magnitude = decimal.mantissa as f64 / POWERS.get(decimal.fraction)?;
+        Some((
+            if sign == 1 { -magnitude } else { magnitude },
+            decimal.digits == length,
+        ))
     }
 
-    /// A quick hash with well-mixed bits.
+    /// A quick hash with well-mixed bits: the multiply and fold of wyhash.
     #[inline]
     pub(crate) fn hash(self) -> u64 {
-        mix(self.low ^ mix_in(self.high), self.length)
+        finish(fold(self.low ^ KEYS[0], self.high ^ KEYS[1]), self.length)
     }
 }
 
-/// Digits, digits behind the point, and the digits as a whole number, of a text of 1 to 8 bytes.
-#[inline]
-fn decimal_8(text: u64, length: usize) -> Option<(usize, usize, u64)> {
-    let points = zero_bytes(text ^ repeat(b'.'));
-    // 64 when there is no point.
-    let point = points.trailing_zeros() & !7;
-    let has_point = usize::from(points != 0);
-    let digits = length - has_point;
-    let fraction = length.wrapping_sub(point as usize / 8 + 1) * has_point;
-    // `.5` and `5.` are left to the full parser, and so are further points.
-    if point == 0 || (has_point == 1 && fraction == 0) {
-        return None;
+/// The digits of a text, and how many of them there are and stand behind the point.
+struct Decimal {
+    mantissa: i64,
+    digits: usize,
+    fraction: usize,
+}
+
+/// Makes the digits `0`–`9` of a text that was combined with points by exclusive or into 0–9.
+const POINT_TO_ZERO: u8 = b'.' ^ b'0';
+
+impl Decimal {
+    /// Of `length` bytes, at most 8, with zeros behind. A second point is no digit, so it is refused as one.
+    #[inline]
+    fn of_8(text: u64, length: usize) -> Option<Self> {
+        // The point becomes a zero byte, which what follows may be moved over.
+        let text = text ^ repeat(b'.');
+        let points = zero_bytes(text);
+        // All bits when there is no point.
+        let before = ((points & points.wrapping_neg()) >> 7).wrapping_sub(1);
+        let joined = (text & before) | ((text & !before) >> 8);
+        let digits = length - usize::from(points != 0);
+        if digits == 0 {
+            return None;
+        }
+        let mantissa = eight_digits((joined ^ repeat(POINT_TO_ZERO)) << (8 * (8 - digits)))?;
+        let fraction = if points == 0 {
+            0
+        } else {
+            digits - points.trailing_zeros() as usize / 8
+        };
+        Some(Self {
+            mantissa,
+            digits,
+            fraction,
+        })
     }
-    let before = text & below_64(point);
-    let after = text & !below_64(point) & !below_64_plus_byte(point);
-    let joined = before | after >> 8;
-    let values = (joined ^ repeat(b'0')) << (8 * (8 - digits));
-    eight_digits(values).map(|mantissa| (digits, fraction, mantissa))
-}
 
-/// As [`decimal_8`], of a text of up to 16 bytes.
-#[inline]
-fn decimal_16(text: u128, length: usize) -> Option<(usize, usize, u64)> {
-    let points_low = zero_bytes(text as u64 ^ repeat(b'.'));
-    let points_high = zero_bytes((text >> 64) as u64 ^ repeat(b'.'));
-    let points = u128::from(points_high) << 64 | u128::from(points_low);
-    let point = points.trailing_zeros() & !7;
-    let has_point = usize::from(points != 0);
-    let digits = length - has_point;
-    let fraction = length.wrapping_sub(point as usize / 8 + 1) * has_point;
-    if point == 0 || (has_point == 1 && fraction == 0) {
-        return None;
+    /// Of `length` bytes, at most 16; refused beyond 15 digits.
+    #[inline]
+    fn of_16(text: u128, length: usize) -> Option<Self> {
+        let twice = |word: u64| u128::from(word) << 64 | u128::from(word);
+        let text = text ^ twice(repeat(b'.'));
+        let points = u128::from(zero_bytes((text >> 64) as u64)) << 64 | u128::from(zero_bytes(text as u64));
+        let before = ((points & points.wrapping_neg()) >> 7).wrapping_sub(1);
+        let joined = (text & before) | ((text & !before) >> 8);
+        let digits = length - usize::from(points != 0);
+        if digits == 0 || digits > 15 {
+            return None;
+        }
+        let values = (joined ^ twice(repeat(POINT_TO_ZERO))) << (8 * (16 - digits));
+        let mantissa = eight_digits(values as u64)? * 100_000_000 + eight_digits((values >> 64) as u64)?;
+        let fraction = if points == 0 {
+            0
+        } else {
+            digits - points.trailing_zeros() as usize / 8
+        };
+        Some(Self {
+            mantissa,
+            digits,
+            fraction,
+        })
     }
-    let before = text & !u128::MAX.checked_shl(point).unwrap_or(0);
-    let after = text & u128::MAX.checked_shl(point + 8).unwrap_or(0);
-    let joined = before | after >> 8;
-    let zeros = u128::from(repeat(b'0')) << 64 | u128::from(repeat(b'0'));
-    let values = (joined ^ zeros) << (8 * (16 - digits));
-    let first = eight_digits(values as u64)?;
-    let second = eight_digits((values >> 64) as u64)?;
-    Some((digits, fraction, first * 100_000_000 + second))
-}
-
-/// All bits below `bit`, which is at most 64.
-#[inline]
-fn below_64(bit: u32) -> u64 {
-    !u64::MAX.checked_shl(bit).unwrap_or(0)
-}
-
-#[inline]
-fn below_64_plus_byte(bit: u32) -> u64 {
-    !u64::MAX.checked_shl(bit + 8).unwrap_or(0)
 }
 
 /// The number that eight bytes of 0 to 9 stand for, the first byte being the most significant digit (Lemire, "Quickly
 /// parsing eight digits", 2018).
 #[inline]
-fn eight_digits(values: u64) -> Option<u64> {
+fn eight_digits(values: u64) -> Option<i64> {
     if (values | values.wrapping_add(repeat(0x76))) & repeat(0x80) != 0 {
         return None;
     }
     let pairs = values.wrapping_mul(10).wrapping_add(values >> 8) & 0x00FF_00FF_00FF_00FF;
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_FFFF_0000_FFFF;
-    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF)
+    Some((fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF) as i64)
 }
+
+/// Odd numbers without pattern: the fractional parts of the golden ratio and of square roots.
+const KEYS: [u64; 3] = [
+    0x9E37_79B9_7F4A_7C15,
+    0xBB67_AE85_84CA_A73B,
+    0x3C6E_F372_FE94_F82B,
+];
 
 /// A hash of a cell of any length; the same as [`Short::hash`] for short ones. It is not keyed: data made to collide only
 /// spoils the count of its own column.
@@ -190,23 +204,24 @@ pub(crate) fn hash(cell: &[u8]) -> u64 {
     let (words, rest) = cell.as_chunks::<8>();
     let mut state = 0;
     for word in words {
-        state = mix_in(state ^ u64::from_le_bytes(*word));
+        state = fold(state ^ u64::from_le_bytes(*word) ^ KEYS[0], KEYS[1]);
     }
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    mix(state ^ u64::from_le_bytes(last), cell.len())
+    finish(
+        fold(state ^ u64::from_le_bytes(last) ^ KEYS[0], KEYS[1]),
+        cell.len(),
+    )
 }
 
 #[inline]
-fn mix_in(word: u64) -> u64 {
-    word.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+fn finish(state: u64, length: usize) -> u64 {
+    fold(state ^ length as u64, KEYS[2])
 }
 
-/// The finaliser of MurmurHash3.
+/// Both halves of the product.
 #[inline]
-fn mix(word: u64, length: usize) -> u64 {
-    let mut state = word ^ (length as u64) << 56;
-    state = (state ^ (state >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-    state = (state ^ (state >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
-    state ^ (state >> 33)
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
