@@ -126,7 +126,7 @@ impl Outbox {
             }
             None => 1,
         };
-        if records.scan(&event_key(next), &[EVENT], 1)?.first().is_some() {
+        if !records.scan(&event_key(next), &[EVENT], 1)?.is_empty() {
             return Err(StoreError::Damaged(
                 "the outbox holds events beyond its head".to_owned(),
             ));

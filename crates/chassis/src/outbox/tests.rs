@@ -264,6 +264,49 @@ async fn after_a_failed_write_everything_is_refused() {
     assert_eq!(outbox.depth(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_events_and_still_lets_delivered_ones_go() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = Log::default();
+    let limits = LIMITS;
+    let open = |options, sink| {
+        let records = Arc::new(SledRecords::open(dir.path(), options).expect("store"));
+        (
+            Arc::downgrade(&records),
+            Outbox::open(records, "kms", limits, sink).expect("outbox"),
+        )
+    };
+    let (kept, outbox) = open(SledOptions::default(), Sink::Hold);
+    outbox.record_async(event("keys/a")).await.expect("recorded");
+    drop(outbox);
+    while kept.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    // No disk has a pebibyte free: to the store it is full.
+    let full = SledOptions {
+        min_free_bytes: 1 << 50,
+        ..SledOptions::default()
+    };
+    let (_, outbox) = open(full, log.sink());
+    assert!(
+        outbox.flush(Duration::from_secs(10)).await,
+        "what is there goes to audit"
+    );
+    let records = outbox.shared().records.clone();
+    assert!(
+        records.scan(&[EVENT], &[EVENT], 10).expect("scan").is_empty(),
+        "and makes room"
+    );
+    let refused = outbox.record_async(event("keys/b")).await.expect_err("full");
+    assert_eq!(refused.reason(), "AUDIT_UNAVAILABLE");
+    assert_eq!(outbox.depth(), 0);
+    assert!(
+        outbox.check().is_ok(),
+        "a disk that has room again needs no restart"
+    );
+}
+
 #[tokio::test]
 async fn a_head_behind_its_events_is_damage() {
     let records = Arc::new(MemoryRecords::new());
