@@ -33,11 +33,13 @@ fn refused(world: &World, bytes: &[u8]) -> IngestError {
     first
 }
 
-fn place(error: &IngestError) -> Vec<(String, String)> {
+type Place = Vec<(String, String)>;
+
+fn place(error: &IngestError) -> Place {
     error.metadata()
 }
 
-fn at(row: u64, column: Option<u64>) -> Vec<(String, String)> {
+fn at(row: u64, column: Option<u64>) -> Place {
     let fact = |name: &str, value: u64| (name.to_owned(), value.to_string());
     [
         Some(fact("row", row)),
@@ -57,7 +59,7 @@ fn every_kind_of_bad_csv_is_refused_with_its_place() {
         .chain("a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes))
         .collect();
     let wide: String = (0..20_000).map(|column| format!("c{column},")).collect();
-    let cases: Vec<(&[u8], &str, Vec<(String, String)>)> = vec![
+    let cases: Vec<(&[u8], &str, Place)> = vec![
         (b"", "CSV_EMPTY", vec![]),
         (b"a,b\n", "CSV_HEADER_ONLY", vec![]),
         (b"a,b", "CSV_HEADER_ONLY", vec![]),

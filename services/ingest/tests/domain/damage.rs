@@ -75,7 +75,7 @@ fn damage_that_the_table_was_made_to_fit_is_found_all_the_same() {
     let chunk = &blob[HEADER_BYTES + 2 * SEALED..HEADER_BYTES + 3 * SEALED];
     let digest = asterism_crypto::Digest::of(chunk);
     change(&world, id, "table", |table| {
-        table[64..96].copy_from_slice(digest.as_bytes())
+        table[64..96].copy_from_slice(digest.as_bytes());
     });
     let report = world.verify(id);
     // The table is not the signed one, and without it the chunk itself does not authenticate.
@@ -160,7 +160,7 @@ fn parts_of_another_dataset_of_the_same_owner_do_not_fit() {
     );
     for kind in ["data", "table", "manifest"] {
         let original = change(&world, one, kind, |bytes| {
-            *bytes = fs::read(world.blob(two, kind)).unwrap()
+            *bytes = fs::read(world.blob(two, kind)).unwrap();
         });
         assert!(!world.verify(one).verified(), "{kind}");
         is_refused(&world, one);

@@ -67,7 +67,7 @@ impl Keys for TestKeys {
         self.made.fetch_add(1, Ordering::SeqCst);
         let key = SecretKey::generate()?;
         let key_ref = KeyRef {
-            id: KEK.to_owned(),
+            key: KEK.to_owned(),
             version: 1,
         };
         let wrapped = envelope::seal(&self.kek, &key_ref, key.expose(), context)?;
