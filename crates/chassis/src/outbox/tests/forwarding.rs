@@ -118,7 +118,7 @@ async fn record(outbox: &Outbox, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn audit_that_was_down_gets_everything_in_order() {
     let dir = tempfile::tempdir().expect("directory");
-    let records = Arc::new(SledRecords::open(dir.path(), SledOptions::default()).expect("store"));
+    let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
     let addr = unused().await;
     let outbox = Outbox::open(records, "kms", LIMITS, sink(addr)).expect("outbox");
     record(&outbox, 20).await;
