@@ -1,1 +1,1 @@
-//! Criterion benches and compare reports
+//! Criterion benches of the pure crates and the store: `cargo bench -p asterism-benches`.

@@ -304,7 +304,12 @@ pub struct PredictArgs {
     /// models/{id}
     pub model: String,
     /// CSV file with a header; columns are matched by name. `-` reads standard input.
-    #[arg(long, value_name = "FILE", conflicts_with = "dataset", required_unless_present = "dataset")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "dataset",
+        required_unless_present = "dataset"
+    )]
     pub file: Option<PathBuf>,
     /// datasets/{id}: every row of an encrypted dataset.
     #[arg(long)]

@@ -50,9 +50,16 @@ impl Endpoints {
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
             .filter(|(host, port)| !host.is_empty() && *port > 0 && *port <= u16::MAX - 3)
-            .ok_or_else(|| CliError::Usage(format!("`{addr}` is not HOST:PORT, for example {DEFAULT_ADDR}")))?;
+            .ok_or_else(|| {
+                CliError::Usage(format!("`{addr}` is not HOST:PORT, for example {DEFAULT_ADDR}"))
+            })?;
         let at = |offset: u16| format!("http://{host}:{}", port + offset);
-        Ok(Self { kms: at(0), ingest: at(1), inference: at(2), audit: at(3) })
+        Ok(Self {
+            kms: at(0),
+            ingest: at(1),
+            inference: at(2),
+            audit: at(3),
+        })
     }
 
     /// Clients of the four, all with the same credentials.
@@ -85,7 +92,10 @@ pub fn data_dir(global: &Global) -> PathBuf {
 }
 
 fn token_file(global: &Global) -> PathBuf {
-    global.token_file.clone().unwrap_or_else(|| data_dir(global).join(ADMIN_TOKEN))
+    global
+        .token_file
+        .clone()
+        .unwrap_or_else(|| data_dir(global).join(ADMIN_TOKEN))
 }
 
 #[cfg(test)]

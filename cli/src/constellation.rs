@@ -50,8 +50,10 @@ impl Constellation {
     /// # Errors
     /// [`CliError::Start`] naming the service that cannot start, and why.
     pub async fn start(data: &Path, options: &Options) -> Result<Self, CliError> {
-        asterism_store::files::create_private_dir(data)
-            .map_err(|error| CliError::Start { service: "asterism", problem: error.to_string() })?;
+        asterism_store::files::create_private_dir(data).map_err(|error| CliError::Start {
+            service: "asterism",
+            problem: error.to_string(),
+        })?;
         // Made before the services start, so that no two of them race to make it.
         let authority = Arc::new(token::authority(data)?);
         let (kms_at, ingest_at) = (listen(options.port, 0).await?, listen(options.port, 1).await?);
@@ -71,12 +73,23 @@ impl Constellation {
             common.otlp_endpoint.clone_from(&options.otlp_endpoint);
             Ok(common)
         };
-        let mut kms = asterism_kms::Config { common: common("kms", &kms_at)?, ..Default::default() };
+        let mut kms = asterism_kms::Config {
+            common: common("kms", &kms_at)?,
+            ..Default::default()
+        };
         kms.root_key.passphrase_file.clone_from(&options.passphrase_file);
-        let ingest = asterism_ingest::Config { common: common("ingest", &ingest_at)?, ..Default::default() };
-        let inference =
-            asterism_inference::Config { common: common("inference", &inference_at)?, ..Default::default() };
-        let audit = asterism_audit::Config { common: common("audit", &audit_at)?, ..Default::default() };
+        let ingest = asterism_ingest::Config {
+            common: common("ingest", &ingest_at)?,
+            ..Default::default()
+        };
+        let inference = asterism_inference::Config {
+            common: common("inference", &inference_at)?,
+            ..Default::default()
+        };
+        let audit = asterism_audit::Config {
+            common: common("audit", &audit_at)?,
+            ..Default::default()
+        };
         let (kms, ingest, inference, audit) = tokio::join!(
             asterism_kms::start(kms, kms_at),
             asterism_ingest::start(ingest, ingest_at),
@@ -89,7 +102,12 @@ impl Constellation {
             kms.map_err(|error| failed("kms", &error))?,
             audit.map_err(|error| failed("audit", &error))?,
         ];
-        Ok(Self { endpoints, authority, data: data.to_owned(), running })
+        Ok(Self {
+            endpoints,
+            authority,
+            data: data.to_owned(),
+            running,
+        })
     }
 
     /// Where the services listen.
@@ -116,7 +134,9 @@ impl Constellation {
             .parse()
             .map_err(|_| CliError::Usage(format!("`{principal}` is not a principal like user/alice")))?;
         let (authority, roles) = (self.authority.clone(), roles.to_vec());
-        Ok(Credentials::source(move || Ok(authority.mint(&id, &roles, TOKEN_LIFETIME, SystemTime::now()))))
+        Ok(Credentials::source(move || {
+            Ok(authority.mint(&id, &roles, TOKEN_LIFETIME, SystemTime::now()))
+        }))
     }
 
     /// Clients of all four as `principal`.
@@ -129,7 +149,8 @@ impl Constellation {
         roles: &[Role],
         trace_id: Option<&str>,
     ) -> Result<Services, CliError> {
-        self.endpoints.connect(&self.credentials(principal, roles)?, trace_id)
+        self.endpoints
+            .connect(&self.credentials(principal, roles)?, trace_id)
     }
 
     /// Drains and stops the services, callers first.
@@ -142,14 +163,18 @@ impl Constellation {
 
 async fn listen(first: Option<u16>, offset: u16) -> Result<TcpListener, CliError> {
     let port = first.map_or(0, |first| first.saturating_add(offset));
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| CliError::Start {
-        service: "asterism",
-        problem: format!("port {port}: {error}; choose others with --port"),
-    })
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| CliError::Start {
+            service: "asterism",
+            problem: format!("port {port}: {error}; choose others with --port"),
+        })
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, CliError> {
-    listener.local_addr().map_err(|error| CliError::Other(format!("a listener has no address: {error}")))
+    listener
+        .local_addr()
+        .map_err(|error| CliError::Other(format!("a listener has no address: {error}")))
 }
 
 fn endpoint(listener: &TcpListener) -> Result<String, CliError> {
@@ -157,5 +182,8 @@ fn endpoint(listener: &TcpListener) -> Result<String, CliError> {
 }
 
 fn failed(service: &'static str, error: &dyn std::fmt::Display) -> CliError {
-    CliError::Start { service, problem: error.to_string() }
+    CliError::Start {
+        service,
+        problem: error.to_string(),
+    }
 }

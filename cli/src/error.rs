@@ -59,19 +59,24 @@ impl CliError {
     }
 
     pub(crate) fn file(path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::File { path: path.display().to_string(), source }
+        Self::File {
+            path: path.display().to_string(),
+            source,
+        }
     }
 }
 
 fn hint(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable { .. } => "\nstart the services with `asterism up`".to_owned(),
-        ClientError::Refused { code: Code::Unauthenticated, .. } => {
-            "\npass --token-file, or use the --data directory that `asterism up` uses".to_owned()
-        }
-        ClientError::Refused { violations, .. } => {
-            violations.iter().map(|(field, problem)| format!("\n  {field}: {problem}")).collect()
-        }
+        ClientError::Refused {
+            code: Code::Unauthenticated,
+            ..
+        } => "\npass --token-file, or use the --data directory that `asterism up` uses".to_owned(),
+        ClientError::Refused { violations, .. } => violations
+            .iter()
+            .map(|(field, problem)| format!("\n  {field}: {problem}"))
+            .collect(),
         _ => String::new(),
     }
 }

@@ -36,7 +36,9 @@ impl Output {
             return;
         }
         let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .load_style(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(header);
         for (cells, _) in rows {
             table.add_row(cells);

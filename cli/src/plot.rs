@@ -2,14 +2,18 @@
 
 use asterism_client::proto::inference::Evaluation;
 use plotters::prelude::{
-    BLACK, ChartBuilder, Color as _, EmptyElement, IntoDrawingArea as _, IntoFont as _, IntoSegmentedCoord as _, RGBColor,
-    Rectangle, SVGBackend, SegmentValue, Text, TextStyle, WHITE,
+    BLACK, ChartBuilder, Color as _, EmptyElement, IntoDrawingArea as _, IntoFont as _,
+    IntoSegmentedCoord as _, RGBColor, Rectangle, SVGBackend, SegmentValue, Text, TextStyle, WHITE,
 };
 
 use crate::error::CliError;
 
 const OVERALL: RGBColor = RGBColor(38, 84, 124);
-const PER_CLASS: [RGBColor; 3] = [RGBColor(239, 71, 111), RGBColor(255, 167, 38), RGBColor(6, 150, 104)];
+const PER_CLASS: [RGBColor; 3] = [
+    RGBColor(239, 71, 111),
+    RGBColor(255, 167, 38),
+    RGBColor(6, 150, 104),
+];
 const SIZE: (u32, u32) = (960, 480);
 /// Classes beyond these would be too thin to read.
 const MAX_CLASSES: usize = 8;
@@ -21,7 +25,11 @@ pub fn evaluation(title: &str, evaluation: &Evaluation) -> Result<String, CliErr
         ("ROC AUC".to_owned(), evaluation.roc_auc, OVERALL),
     ];
     for class in evaluation.per_class.iter().take(MAX_CLASSES) {
-        let figures = [("precision", class.precision), ("recall", class.recall), ("F1", class.f1)];
+        let figures = [
+            ("precision", class.precision),
+            ("recall", class.recall),
+            ("F1", class.f1),
+        ];
         for ((name, value), color) in figures.into_iter().zip(PER_CLASS) {
             bars.push((format!("{name} {}", class.class), value, color));
         }
@@ -43,9 +51,10 @@ fn bar_chart(title: &str, bars: &[(String, f64, RGBColor)]) -> Result<String, Bo
             .y_label_area_size(48)
             .build_cartesian_2d((0..count - 1).into_segmented(), 0.0..1.08)?;
         let name = |at: &SegmentValue<i32>| match at {
-            SegmentValue::CenterOf(index) => {
-                usize::try_from(*index).ok().and_then(|i| bars.get(i)).map_or_else(String::new, |b| b.0.clone())
-            }
+            SegmentValue::CenterOf(index) => usize::try_from(*index)
+                .ok()
+                .and_then(|i| bars.get(i))
+                .map_or_else(String::new, |b| b.0.clone()),
             _ => String::new(),
         };
         chart
@@ -60,7 +69,10 @@ fn bar_chart(title: &str, bars: &[(String, f64, RGBColor)]) -> Result<String, Bo
             .draw()?;
         let style = TextStyle::from(("sans-serif", 13).into_font()).color(&BLACK);
         for (index, (_, value, color)) in (0..count).zip(bars) {
-            let corners = [(SegmentValue::Exact(index), 0.0), (SegmentValue::Exact(index + 1), *value)];
+            let corners = [
+                (SegmentValue::Exact(index), 0.0),
+                (SegmentValue::Exact(index + 1), *value),
+            ];
             let mut bar = Rectangle::new(corners, color.filled());
             bar.set_margin(0, 0, 6, 6);
             chart.draw_series([bar])?;
@@ -81,11 +93,30 @@ mod tests {
 
     #[test]
     fn a_chart_shows_every_figure() {
-        let class = ClassMetrics { class: "benign".into(), precision: 0.25, recall: 0.5, f1: 0.333, support: 9 };
-        let figures =
-            Evaluation { rows: 9, accuracy: 0.875, roc_auc: 0.9375, per_class: vec![class], ..Default::default() };
+        let class = ClassMetrics {
+            class: "benign".into(),
+            precision: 0.25,
+            recall: 0.5,
+            f1: 0.333,
+            support: 9,
+        };
+        let figures = Evaluation {
+            rows: 9,
+            accuracy: 0.875,
+            roc_auc: 0.9375,
+            per_class: vec![class],
+            ..Default::default()
+        };
         let svg = evaluation("a model", &figures).expect("drawn");
-        for text in ["a model", "accuracy", "0.875", "0.938", "precision benign", "0.250", "F1 benign"] {
+        for text in [
+            "a model",
+            "accuracy",
+            "0.875",
+            "0.938",
+            "precision benign",
+            "0.250",
+            "F1 benign",
+        ] {
             assert!(svg.contains(text), "{text} is missing");
         }
     }

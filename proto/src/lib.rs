@@ -1,7 +1,12 @@
 //! The contracts between the services: generated messages, clients and servers.
 //!
 //! Only `service.rs`/`wire.rs` adapters, the chassis and the SDK use these types; domain code never does.
-#![allow(missing_docs, clippy::all, clippy::semicolon_if_nothing_returned, rust_2018_idioms)]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::semicolon_if_nothing_returned,
+    rust_2018_idioms
+)]
 
 /// Every contract as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

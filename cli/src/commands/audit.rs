@@ -10,14 +10,25 @@ use crate::{
     output::{Output, time},
 };
 
-const HEADER: [&str; 7] = ["index", "time", "source", "principal", "operation", "resource", "outcome"];
+const HEADER: [&str; 7] = [
+    "index",
+    "time",
+    "source",
+    "principal",
+    "operation",
+    "resource",
+    "outcome",
+];
 
 /// Runs an `audit` command.
 pub async fn run(command: AuditCommand, services: &Services, output: Output) -> Result<(), CliError> {
     match command {
         AuditCommand::List { filter, limit } => {
-            let mut request =
-                ListEventsRequest { filter: Some(to_filter(filter)), page_size: 0, page_token: String::new() };
+            let mut request = ListEventsRequest {
+                filter: Some(to_filter(filter)),
+                page_size: 0,
+                page_token: String::new(),
+            };
             let mut rows = Vec::new();
             while rows.len() < limit {
                 request.page_size = i32::try_from((limit - rows.len()).min(1000)).unwrap_or(1000);

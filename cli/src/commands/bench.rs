@@ -36,7 +36,11 @@ pub async fn run(command: BenchCommand, output: Output) -> Result<(), CliError> 
     };
     tokio::time::timeout(PATIENCE, measured)
         .await
-        .unwrap_or_else(|_| Err(CliError::Other("the bench did not end within 60 s; ask for less".into())))
+        .unwrap_or_else(|_| {
+            Err(CliError::Other(
+                "the bench did not end within 60 s; ask for less".into(),
+            ))
+        })
 }
 
 async fn upload(mib: u64, output: Output) -> Result<(), CliError> {
@@ -44,17 +48,30 @@ async fn upload(mib: u64, output: Output) -> Result<(), CliError> {
     let size = mib << 20;
     let bar = output.progress(size, "upload", true);
     let mut csv = SyntheticCsv::new(size);
-    let source = UploadSource { display_name: "bench", request_id: "bench-upload", reader: &mut csv };
+    let source = UploadSource {
+        display_name: "bench",
+        request_id: "bench-upload",
+        reader: &mut csv,
+    };
     let begun = Instant::now();
-    let dataset = services.ingest.upload(source, |progress| bar.set_position(progress.sent)).await?;
+    let dataset = services
+        .ingest
+        .upload(source, |progress| bar.set_position(progress.sent))
+        .await?;
     let seconds = begun.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let rss_mib = peak_rss_mib()?;
     constellation.shutdown().await;
     let mb_per_s = dataset.bytes as f64 / 1e6 / seconds;
     let facts = [
-        ("uploaded", format!("{} rows, {}", dataset.rows, crate::output::bytes(dataset.bytes))),
-        ("throughput", format!("{mb_per_s:.0} MB/s, client and server in one process")),
+        (
+            "uploaded",
+            format!("{} rows, {}", dataset.rows, crate::output::bytes(dataset.bytes)),
+        ),
+        (
+            "throughput",
+            format!("{mb_per_s:.0} MB/s, client and server in one process"),
+        ),
         ("peak memory", format!("{rss_mib:.0} MiB resident")),
     ];
     let value = json!({
@@ -68,7 +85,8 @@ async fn upload(mib: u64, output: Output) -> Result<(), CliError> {
 async fn kms(calls: usize, output: Output) -> Result<(), CliError> {
     let (constellation, services, _dir) = fresh().await?;
     let kms = &services.kms;
-    kms.create_key("bench", KeyType::Aes256Gcm, [], "bench-key").await?;
+    kms.create_key("bench", KeyType::Aes256Gcm, [], "bench-key")
+        .await?;
     let plaintext = [7; 1024];
     let health = empty_calls(&constellation)?;
     let (mut empty, mut encrypt) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
@@ -110,7 +128,10 @@ async fn start(output: Output) -> Result<(), CliError> {
         constellation.shutdown().await;
     }
     let ms = median_us(&mut times) / 1000.0;
-    output.facts(&[("start", format!("{ms:.0} ms for all four, median of 5"))], &json!({ "ms": round(ms) }));
+    output.facts(
+        &[("start", format!("{ms:.0} ms for all four, median of 5"))],
+        &json!({ "ms": round(ms) }),
+    );
     Ok(())
 }
 
@@ -131,8 +152,14 @@ struct Health(tonic_health::pb::health_client::HealthClient<tonic::transport::Ch
 
 impl Health {
     async fn call(mut self) -> Result<(), CliError> {
-        let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
-        self.0.check(request).await.map(drop).map_err(|status| CliError::Other(status.message().to_owned()))
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: String::new(),
+        };
+        self.0
+            .check(request)
+            .await
+            .map(drop)
+            .map_err(|status| CliError::Other(status.message().to_owned()))
     }
 }
 
@@ -142,7 +169,9 @@ fn empty_calls(constellation: &Constellation) -> Result<Health, CliError> {
         .map_err(|error| CliError::Other(error.to_string()))?
         .tcp_nodelay(true)
         .connect_lazy();
-    Ok(Health(tonic_health::pb::health_client::HealthClient::new(channel)))
+    Ok(Health(tonic_health::pb::health_client::HealthClient::new(
+        channel,
+    )))
 }
 
 fn median_us(times: &mut [Duration]) -> f64 {
@@ -160,7 +189,14 @@ fn peak_rss_mib() -> Result<f64, CliError> {
         .map_err(|error| CliError::file("/proc/self/status".as_ref(), error))?;
     status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+        .find_map(|line| {
+            line.strip_prefix("VmHWM:")?
+                .trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse::<f64>()
+                .ok()
+        })
         .map(|kib| kib / 1024.0)
         .ok_or_else(|| CliError::Other("the kernel does not tell VmHWM".into()))
 }
@@ -179,7 +215,12 @@ impl SyntheticCsv {
     fn new(size: u64) -> Self {
         let header: Vec<String> = (0..Self::COLUMNS).map(|column| format!("c{column}")).collect();
         let pending = format!("{}\n", header.join(",")).into_bytes();
-        Self { left: size.saturating_sub(pending.len() as u64), state: 0x9E37_79B9_7F4A_7C15, pending, taken: 0 }
+        Self {
+            left: size.saturating_sub(pending.len() as u64),
+            state: 0x9E37_79B9_7F4A_7C15,
+            pending,
+            taken: 0,
+        }
     }
 
     /// The next rows, at least one.
@@ -203,7 +244,8 @@ impl SyntheticCsv {
                     rest /= 10;
                 }
                 self.pending.extend_from_slice(&decimals);
-                self.pending.push(if column + 1 == Self::COLUMNS { b'\n' } else { b',' });
+                self.pending
+                    .push(if column + 1 == Self::COLUMNS { b'\n' } else { b',' });
             }
             self.left = self.left.saturating_sub((self.pending.len() - before) as u64);
         }

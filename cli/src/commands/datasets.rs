@@ -23,7 +23,11 @@ pub const DATASET_SIGNER: &str = "manifest-signer";
 pub async fn run(command: DatasetsCommand, services: &Services, output: Output) -> Result<(), CliError> {
     let ingest = &services.ingest;
     match command {
-        DatasetsCommand::Upload { file, name, request_id } => {
+        DatasetsCommand::Upload {
+            file,
+            name,
+            request_id,
+        } => {
             let dataset = upload(services, &file, name, request_id, output).await?;
             show(&dataset, output);
         }
@@ -44,7 +48,10 @@ pub async fn run(command: DatasetsCommand, services: &Services, output: Output) 
             let report = ingest.verify(&name).await?;
             show_report(&report, output);
             if !report.verified {
-                return Err(CliError::NotVerified(format!("{name} does not verify: {}", first_problem(&report))));
+                return Err(CliError::NotVerified(format!(
+                    "{name} does not verify: {}",
+                    first_problem(&report)
+                )));
             }
         }
         DatasetsCommand::Manifest { name } => {
@@ -77,28 +84,41 @@ pub async fn upload(
     let (mut reader, size): (Box<dyn AsyncRead + Send + Unpin>, u64) = if file == Path::new("-") {
         (Box::new(tokio::io::stdin()), 0)
     } else {
-        let opened = tokio::fs::File::open(file).await.map_err(|error| CliError::file(file, error))?;
-        let size = opened.metadata().await.map_err(|error| CliError::file(file, error))?.len();
+        let opened = tokio::fs::File::open(file)
+            .await
+            .map_err(|error| CliError::file(file, error))?;
+        let size = opened
+            .metadata()
+            .await
+            .map_err(|error| CliError::file(file, error))?
+            .len();
         (Box::new(opened), size)
     };
     let display_name = name.unwrap_or_else(|| {
-        file.file_name().map_or_else(|| "upload".to_owned(), |name| name.to_string_lossy().into_owned())
+        file.file_name()
+            .map_or_else(|| "upload".to_owned(), |name| name.to_string_lossy().into_owned())
     });
     let request_id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let bar = output.progress(size, "upload", true);
-    let source = UploadSource { display_name: &display_name, request_id: &request_id, reader: &mut *reader };
-    let dataset = services.ingest.upload(source, |progress| bar.set_position(progress.sent)).await;
+    let source = UploadSource {
+        display_name: &display_name,
+        request_id: &request_id,
+        reader: &mut *reader,
+    };
+    let dataset = services
+        .ingest
+        .upload(source, |progress| bar.set_position(progress.sent))
+        .await;
     bar.finish_and_clear();
     Ok(dataset?)
 }
 
 /// The first check that failed, in words.
 pub fn first_problem(report: &VerifyDatasetResponse) -> String {
-    report
-        .checks
-        .iter()
-        .find(|check| !check.ok)
-        .map_or_else(|| "no check names a reason".to_owned(), |check| format!("{}: {}", check.name, check.detail))
+    report.checks.iter().find(|check| !check.ok).map_or_else(
+        || "no check names a reason".to_owned(),
+        |check| format!("{}: {}", check.name, check.detail),
+    )
 }
 
 async fn read(
@@ -118,7 +138,10 @@ async fn read(
         }
         for row in message.rows {
             if output.is_json() {
-                let fields = columns.iter().cloned().zip(row.cells.into_iter().map(Value::String));
+                let fields = columns
+                    .iter()
+                    .cloned()
+                    .zip(row.cells.into_iter().map(Value::String));
                 output.value(&fields.collect::<serde_json::Map<_, _>>());
             } else {
                 output.say(&csv_line(&row.cells));
@@ -129,7 +152,10 @@ async fn read(
 }
 
 async fn download(services: &Services, name: &str, path: &Path, output: Output) -> Result<(), CliError> {
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     // Nothing appears under the asked name before the whole of it is verified.
     let mut staged =
         tempfile::NamedTempFile::new_in(parent).map_err(|error| CliError::file(parent, error))?;
@@ -143,8 +169,13 @@ async fn download(services: &Services, name: &str, path: &Path, output: Output) 
         })
         .await;
     let verified = opened?;
-    staged.persist(path).map_err(|error| CliError::file(path, error.error))?;
-    let facts = [("written", path.display().to_string()), ("size", bytes(verified.manifest.bytes))];
+    staged
+        .persist(path)
+        .map_err(|error| CliError::file(path, error.error))?;
+    let facts = [
+        ("written", path.display().to_string()),
+        ("size", bytes(verified.manifest.bytes)),
+    ];
     let value = json!({
         "path": path.display().to_string(), "bytes": verified.manifest.bytes,
         "manifest_sha256": verified.sha256.to_string(),
@@ -186,7 +217,10 @@ fn show(dataset: &Dataset, output: Output) {
         ("rows", dataset.rows.to_string()),
         ("size", bytes(dataset.bytes)),
         ("created", time(dataset.create_time.as_ref())),
-        ("manifest", format!("sha256:{}", hex::encode(&dataset.manifest_sha256))),
+        (
+            "manifest",
+            format!("sha256:{}", hex::encode(&dataset.manifest_sha256)),
+        ),
     ];
     output.facts(&facts, &to_json(dataset));
     if output.is_json() || dataset.columns.is_empty() {
@@ -197,7 +231,11 @@ fn show(dataset: &Dataset, output: Output) {
         .columns
         .iter()
         .map(|c| {
-            let distinct = if c.distinct_exact { c.distinct.to_string() } else { format!("~{}", c.distinct) };
+            let distinct = if c.distinct_exact {
+                c.distinct.to_string()
+            } else {
+                format!("~{}", c.distinct)
+            };
             let cells = [
                 c.name.clone(),
                 kind(c.kind()).to_owned(),
@@ -210,7 +248,10 @@ fn show(dataset: &Dataset, output: Output) {
             (cells, Value::Null)
         })
         .collect();
-    output.rows(["column", "kind", "missing", "distinct", "min", "max", "mean"], &rows);
+    output.rows(
+        ["column", "kind", "missing", "distinct", "min", "max", "mean"],
+        &rows,
+    );
 }
 
 fn show_report(report: &VerifyDatasetResponse, output: Output) {
@@ -229,7 +270,10 @@ fn show_report(report: &VerifyDatasetResponse, output: Output) {
         .iter()
         .map(|check| {
             let sign = if check.ok { "ok" } else { "FAILED" };
-            ([check.name.clone(), sign.to_owned(), check.detail.clone()], Value::Null)
+            (
+                [check.name.clone(), sign.to_owned(), check.detail.clone()],
+                Value::Null,
+            )
         })
         .collect();
     output.rows(["check", "result", "detail"], &rows);
@@ -248,7 +292,11 @@ fn kind(kind: ColumnKind) -> &'static str {
 
 fn csv_line(cells: &[String]) -> String {
     let quoted = |cell: &String| {
-        if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.clone()
+        }
     };
     cells.iter().map(quoted).collect::<Vec<_>>().join(",")
 }

@@ -59,13 +59,21 @@ struct Findings {
 
 /// Runs the demo; fails when any step does.
 pub async fn run(args: DemoArgs, global: &Global, output: Output) -> Result<(), CliError> {
-    let mut demo = Demo { output, trace_id: uuid::Uuid::new_v4().simple().to_string(), steps: Vec::new() };
+    let mut demo = Demo {
+        output,
+        trace_id: uuid::Uuid::new_v4().simple().to_string(),
+        steps: Vec::new(),
+    };
     let temporary = tempfile::tempdir().map_err(|error| CliError::file(&std::env::temp_dir(), error))?;
     let (host, services) = demo.reach(global, temporary.path()).await?;
     let keeps_data = global.data.is_some() && host.is_some();
     let svg = args.svg.unwrap_or_else(|| {
         let name = "asterism-demo.svg";
-        if keeps_data { data_dir(global).join(name) } else { PathBuf::from(name) }
+        if keeps_data {
+            data_dir(global).join(name)
+        } else {
+            PathBuf::from(name)
+        }
     });
     let found = demo.flow(&services, host.as_ref(), args.seed, &svg).await;
     if let Some(constellation) = host {
@@ -96,16 +104,25 @@ impl Demo {
         temporary: &Path,
     ) -> Result<(Option<Constellation>, Services), CliError> {
         if let Some(addr) = &global.addr {
-            let token = global.token_file.clone().unwrap_or_else(|| data_dir(global).join(connect::ADMIN_TOKEN));
+            let token = global
+                .token_file
+                .clone()
+                .unwrap_or_else(|| data_dir(global).join(connect::ADMIN_TOKEN));
             let endpoints = Endpoints::consecutive(addr)?;
-            return Ok((None, endpoints.connect(&Credentials::file(token), Some(&self.trace_id))?));
+            return Ok((
+                None,
+                endpoints.connect(&Credentials::file(token), Some(&self.trace_id))?,
+            ));
         }
         let data = global.data.clone().unwrap_or_else(|| temporary.to_owned());
         let trace_id = self.trace_id.clone();
         let constellation = self
             .step("start four services", async {
                 let constellation = Constellation::start(&data, &Options::default()).await?;
-                Ok((constellation, "kms, ingest, inference, audit on loopback".to_owned()))
+                Ok((
+                    constellation,
+                    "kms, ingest, inference, audit on loopback".to_owned(),
+                ))
             })
             .await?;
         let services = constellation.connect(ADMIN, &[Role::Admin], Some(&trace_id))?;
@@ -120,19 +137,31 @@ impl Demo {
         svg: &Path,
     ) -> Result<Findings, CliError> {
         let dataset = self.upload(services, "breast cancer").await?;
-        self.step("verify the dataset", verify(services, &dataset)).await?;
-        self.step("verify on the client's side", verify_here(services, &dataset)).await?;
+        self.step("verify the dataset", verify(services, &dataset))
+            .await?;
+        self.step("verify on the client's side", verify_here(services, &dataset))
+            .await?;
         match host {
             Some(constellation) => {
-                self.step("catch one flipped byte", catch_damage(services, constellation)).await?;
+                self.step("catch one flipped byte", catch_damage(services, constellation))
+                    .await?;
             }
-            None => self.step("catch one flipped byte", catch_damage_in_a_copy(services, &dataset)).await?,
+            None => {
+                self.step(
+                    "catch one flipped byte",
+                    catch_damage_in_a_copy(services, &dataset),
+                )
+                .await?
+            }
         }
         let model = self.train(services, &dataset, seed).await?;
         let evaluation = self
             .step("evaluate on held-out rows", async {
                 let evaluation = services.inference.evaluate(&model.name, "").await?;
-                let detail = format!("accuracy {:.4}, ROC AUC {:.4}", evaluation.accuracy, evaluation.roc_auc);
+                let detail = format!(
+                    "accuracy {:.4}, ROC AUC {:.4}",
+                    evaluation.accuracy, evaluation.roc_auc
+                );
                 Ok((evaluation, detail))
             })
             .await?;
@@ -141,16 +170,29 @@ impl Demo {
             Ok(((), svg.display().to_string()))
         })
         .await?;
-        self.step("predict", predict_both_ways(services, &model, &dataset)).await?;
+        self.step("predict", predict_both_ways(services, &model, &dataset))
+            .await?;
         let (audit_events, log_verified) = self.audit(services).await?;
-        let Evaluation { accuracy, roc_auc, .. } = evaluation;
-        Ok(Findings { accuracy, roc_auc, audit_events, log_verified })
+        let Evaluation {
+            accuracy, roc_auc, ..
+        } = evaluation;
+        Ok(Findings {
+            accuracy,
+            roc_auc,
+            audit_events,
+            log_verified,
+        })
     }
 
     async fn upload(&mut self, services: &Services, name: &str) -> Result<Dataset, CliError> {
         self.step("upload, encrypt, sign", async {
             let dataset = upload(services, name).await?;
-            let detail = format!("{}: {} rows, {} columns", dataset.name, dataset.rows, dataset.columns.len());
+            let detail = format!(
+                "{}: {} rows, {} columns",
+                dataset.name,
+                dataset.rows,
+                dataset.columns.len()
+            );
             Ok((dataset, detail))
         })
         .await
@@ -185,7 +227,10 @@ impl Demo {
     async fn audit(&mut self, services: &Services) -> Result<(usize, bool), CliError> {
         let trace_id = self.trace_id.clone();
         self.step("verify the audit log", async {
-            let filter = EventFilter { trace_id, ..EventFilter::default() };
+            let filter = EventFilter {
+                trace_id,
+                ..EventFilter::default()
+            };
             let events = settled(services, filter).await?;
             let report = services.audit.verify().await?;
             if !report.verified {
@@ -211,7 +256,8 @@ impl Demo {
             Err(error) => (false, error.to_string()),
         };
         if self.output.is_json() {
-            self.output.value(&json!({ "step": name, "ms": ms, "ok": ok, "detail": detail }));
+            self.output
+                .value(&json!({ "step": name, "ms": ms, "ok": ok, "detail": detail }));
         }
         self.steps.push(Step { name, ms, ok, detail });
         result.map(|(value, _)| value)
@@ -231,14 +277,19 @@ impl Demo {
             .iter()
             .map(|step| {
                 let sign = if step.ok { "ok" } else { "FAILED" };
-                let cells =
-                    [step.name.to_owned(), format!("{:.1}", step.ms), sign.to_owned(), step.detail.clone()];
+                let cells = [
+                    step.name.to_owned(),
+                    format!("{:.1}", step.ms),
+                    sign.to_owned(),
+                    step.detail.clone(),
+                ];
                 (cells, Value::Null)
             })
             .collect();
         self.output.rows(["step", "ms", "", "what came out"], &rows);
         let total: f64 = self.steps.iter().map(|step| step.ms).sum();
-        self.output.say(&format!("{} audit events in {total:.0} ms", found.audit_events));
+        self.output
+            .say(&format!("{} audit events in {total:.0} ms", found.audit_events));
         if let Some(kept) = kept {
             self.output.say(&format!("the data stays in {}", kept.display()));
         }
@@ -248,14 +299,21 @@ impl Demo {
 async fn upload(services: &Services, name: &str) -> Result<Dataset, ClientError> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut bytes = DATA;
-    let source = UploadSource { display_name: name, request_id: &request_id, reader: &mut bytes };
+    let source = UploadSource {
+        display_name: name,
+        request_id: &request_id,
+        reader: &mut bytes,
+    };
     services.ingest.upload(source, |_| {}).await
 }
 
 async fn verify(services: &Services, dataset: &Dataset) -> Result<((), String), CliError> {
     let report = services.ingest.verify(&dataset.name).await?;
     if report.verified {
-        Ok(((), format!("{} checks, {} chunks", report.checks.len(), report.chunks)))
+        Ok((
+            (),
+            format!("{} checks, {} chunks", report.checks.len(), report.chunks),
+        ))
     } else {
         Err(CliError::NotVerified(first_problem(&report)))
     }
@@ -264,15 +322,19 @@ async fn verify(services: &Services, dataset: &Dataset) -> Result<((), String), 
 /// Trusts kms for the public key and the data key, and ingest for nothing.
 async fn verify_here(services: &Services, dataset: &Dataset) -> Result<((), String), CliError> {
     let mut plaintext = Vec::new();
-    let opened = services.ingest.open_dataset(&services.kms, &dataset.name, DATASET_SIGNER, |chunk| {
-        plaintext.extend_from_slice(chunk.expose());
-        Ok(())
-    });
+    let opened = services
+        .ingest
+        .open_dataset(&services.kms, &dataset.name, DATASET_SIGNER, |chunk| {
+            plaintext.extend_from_slice(chunk.expose());
+            Ok(())
+        });
     let verified = opened.await?;
     if plaintext == DATA {
         Ok(((), format!("manifest sha256:{}", verified.sha256)))
     } else {
-        Err(CliError::NotVerified("what came back is not what was uploaded".into()))
+        Err(CliError::NotVerified(
+            "what came back is not what was uploaded".into(),
+        ))
     }
 }
 
@@ -288,21 +350,29 @@ async fn catch_damage(services: &Services, host: &Constellation) -> Result<((), 
     let report = services.ingest.verify(&copy.name).await?;
     services.ingest.delete(&copy.name).await?;
     match (report.verified, report.first_damaged_chunk) {
-        (false, Some(chunk)) => Ok(((), format!("byte {middle} of a copy: chunk {chunk} named as damaged"))),
-        (false, None) => Err(CliError::NotVerified("the damage was found, but no chunk was named".into())),
+        (false, Some(chunk)) => Ok((
+            (),
+            format!("byte {middle} of a copy: chunk {chunk} named as damaged"),
+        )),
+        (false, None) => Err(CliError::NotVerified(
+            "the damage was found, but no chunk was named".into(),
+        )),
         (true, _) => Err(CliError::NotVerified("a flipped byte went unnoticed".into())),
     }
 }
 
 /// Where the disk is out of reach: flips one byte of the downloaded ciphertext, and verifies that here.
-async fn catch_damage_in_a_copy(
-    services: &Services,
-    dataset: &Dataset,
-) -> Result<((), String), CliError> {
-    let verified = services.ingest.verified_manifest(&services.kms, &dataset.name, DATASET_SIGNER).await?;
+async fn catch_damage_in_a_copy(services: &Services, dataset: &Dataset) -> Result<((), String), CliError> {
+    let verified = services
+        .ingest
+        .verified_manifest(&services.kms, &dataset.name, DATASET_SIGNER)
+        .await?;
     let manifest = &verified.manifest;
     let wrapped = &manifest.data_key;
-    let key = services.kms.unwrap_data_key(&wrapped.key, &wrapped.wrapped, &manifest.context()).await?;
+    let key = services
+        .kms
+        .unwrap_data_key(&wrapped.key, &wrapped.wrapped, &manifest.context())
+        .await?;
     let (table, mut blob) = services.ingest.ciphertext(&dataset.name).await?;
     let middle = blob.len() / 2;
     blob[middle] ^= 1;
@@ -319,7 +389,10 @@ fn largest_blob(dir: &Path, id: &str) -> Result<PathBuf, CliError> {
     let mut candidates = Vec::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(|error| CliError::file(&dir, error))?.flatten() {
+        for entry in std::fs::read_dir(&dir)
+            .map_err(|error| CliError::file(&dir, error))?
+            .flatten()
+        {
             let path = entry.path();
             if path.is_dir() {
                 dirs.push(path);
@@ -329,7 +402,9 @@ fn largest_blob(dir: &Path, id: &str) -> Result<PathBuf, CliError> {
         }
     }
     let largest = candidates.into_iter().max_by_key(|(size, _)| *size);
-    largest.map(|(_, path)| path).ok_or_else(|| CliError::Other(format!("no stored file belongs to {id}")))
+    largest
+        .map(|(_, path)| path)
+        .ok_or_else(|| CliError::Other(format!("no stored file belongs to {id}")))
 }
 
 /// Predicts every row twice: as plain rows over the stream, and inside inference from the encrypted dataset.
@@ -338,25 +413,40 @@ async fn predict_both_ways(
     model: &Model,
     dataset: &Dataset,
 ) -> Result<((), String), CliError> {
-    let file = tempfile::NamedTempFile::new().map_err(|error| CliError::file(&std::env::temp_dir(), error))?;
+    let file =
+        tempfile::NamedTempFile::new().map_err(|error| CliError::file(&std::env::temp_dir(), error))?;
     std::fs::write(file.path(), DATA).map_err(|error| CliError::file(file.path(), error))?;
     let rows = predict::read_rows(file.path(), model).await?;
     let from_rows = predict::batch(services, model, rows).await?;
-    let from_dataset = services.inference.predict_dataset(&model.name, &dataset.name).await?;
+    let from_dataset = services
+        .inference
+        .predict_dataset(&model.name, &dataset.name)
+        .await?;
     if from_rows != from_dataset {
         return Err(CliError::NotVerified("the two ways to predict disagree".into()));
     }
-    Ok(((), format!("{} rows in the clear and from the encrypted dataset: same answers", from_rows.len())))
+    Ok((
+        (),
+        format!(
+            "{} rows in the clear and from the encrypted dataset: same answers",
+            from_rows.len()
+        ),
+    ))
 }
 
 /// The number of events that match, once the last of the run is among them.
 async fn settled(services: &Services, filter: EventFilter) -> Result<usize, CliError> {
-    let last = EventFilter { operation: "inference.BatchPredict".into(), ..filter.clone() };
+    let last = EventFilter {
+        operation: "inference.BatchPredict".into(),
+        ..filter.clone()
+    };
     let begun = Instant::now();
-    // Two batches: rows, and the dataset. Each is recorded when it ends.
-    while services.audit.list_all(last.clone()).await?.len() < 2 {
+    // Two batches: rows, and the dataset. Each is recorded before its first answer and when it ends.
+    while services.audit.list_all(last.clone()).await?.len() < 4 {
         if begun.elapsed() > AUDIT_PATIENCE {
-            return Err(CliError::NotVerified("the last events did not reach audit in time".into()));
+            return Err(CliError::NotVerified(
+                "the last events did not reach audit in time".into(),
+            ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -22,7 +22,10 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
     match command {
         KeysCommand::Create { id, r#type, label } => {
             let request_id = uuid::Uuid::new_v4().to_string();
-            show(&kms.create_key(&id, key_type(r#type), label, &request_id).await?, output);
+            show(
+                &kms.create_key(&id, key_type(r#type), label, &request_id).await?,
+                output,
+            );
         }
         KeysCommand::List => {
             let (mut rows, mut token) = (Vec::new(), String::new());
@@ -38,12 +41,19 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
         }
         KeysCommand::Show { id } => show(&kms.key(&id).await?, output),
         KeysCommand::Rotate { id } => {
-            show(&kms.rotate_key(&id, &uuid::Uuid::new_v4().to_string()).await?, output);
+            show(
+                &kms.rotate_key(&id, &uuid::Uuid::new_v4().to_string()).await?,
+                output,
+            );
         }
         KeysCommand::Encrypt { id, aad } => {
             let (ciphertext, version) = kms.encrypt(&id, &stdin()?, aad.as_bytes()).await?;
             let text = STANDARD.encode(ciphertext);
-            answer(output, &text, &json!({ "ciphertext": text, "key_version": version }));
+            answer(
+                output,
+                &text,
+                &json!({ "ciphertext": text, "key_version": version }),
+            );
         }
         KeysCommand::Decrypt { id, aad } => {
             let ciphertext = from_base64(&String::from_utf8_lossy(&stdin()?), "the ciphertext")?;
@@ -55,26 +65,43 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
                 stdout
                     .write_all(plaintext.expose())
                     .and_then(|()| stdout.flush())
-                    .map_err(|source| CliError::File { path: "standard output".into(), source })?;
+                    .map_err(|source| CliError::File {
+                        path: "standard output".into(),
+                        source,
+                    })?;
             }
         }
         KeysCommand::Sign { id } => {
             let (signature, version) = kms.sign(&id, &stdin()?).await?;
             let text = STANDARD.encode(signature);
-            answer(output, &text, &json!({ "signature": text, "key_version": version }));
+            answer(
+                output,
+                &text,
+                &json!({ "signature": text, "key_version": version }),
+            );
         }
         KeysCommand::Verify { id, signature } => {
             let signature = from_base64(&signature, "the signature")?;
             let valid = kms.verify(&id, &stdin()?, &signature).await?;
-            answer(output, if valid { "valid" } else { "not valid" }, &json!({ "valid": valid }));
+            answer(
+                output,
+                if valid { "valid" } else { "not valid" },
+                &json!({ "valid": valid }),
+            );
             if !valid {
-                return Err(CliError::NotVerified("the signature does not fit the input under this key".into()));
+                return Err(CliError::NotVerified(
+                    "the signature does not fit the input under this key".into(),
+                ));
             }
         }
         KeysCommand::PublicKey { id, key_version } => {
             let key = kms.public_key(&id, key_version).await?;
             let pem = key.to_pem();
-            answer(output, pem.trim_end(), &json!({ "pem": pem, "sha256": key.fingerprint().to_string() }));
+            answer(
+                output,
+                pem.trim_end(),
+                &json!({ "pem": pem, "sha256": key.fingerprint().to_string() }),
+            );
         }
     }
     Ok(())
@@ -101,15 +128,30 @@ fn row(key: &Key) -> ([String; 4], Value) {
         })).collect::<Vec<_>>(),
         "created": created, "labels": key.labels,
     });
-    ([key.name.clone(), kind.to_owned(), key.primary_version.to_string(), created], value)
+    (
+        [
+            key.name.clone(),
+            kind.to_owned(),
+            key.primary_version.to_string(),
+            created,
+        ],
+        value,
+    )
 }
 
 fn show(key: &Key, output: Output) {
     let (_, value) = row(key);
-    let mut labels: Vec<String> = key.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut labels: Vec<String> = key
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     labels.sort();
-    let versions: Vec<String> =
-        key.versions.iter().map(|v| format!("{} ({})", v.version, time(v.create_time.as_ref()))).collect();
+    let versions: Vec<String> = key
+        .versions
+        .iter()
+        .map(|v| format!("{} ({})", v.version, time(v.create_time.as_ref())))
+        .collect();
     let facts = [
         ("key", key.name.clone()),
         ("type", type_name(key).to_owned()),
@@ -134,10 +176,15 @@ fn stdin() -> Result<Vec<u8>, CliError> {
         .lock()
         .take(2 * MAX_INPUT_BYTES)
         .read_to_end(&mut input)
-        .map_err(|source| CliError::File { path: "standard input".into(), source })?;
+        .map_err(|source| CliError::File {
+            path: "standard input".into(),
+            source,
+        })?;
     Ok(input)
 }
 
 fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, CliError> {
-    STANDARD.decode(text.trim()).map_err(|_| CliError::Usage(format!("{what} is not base64")))
+    STANDARD
+        .decode(text.trim())
+        .map_err(|_| CliError::Usage(format!("{what} is not base64")))
 }

@@ -28,11 +28,16 @@ pub async fn run(command: ModelsCommand, services: &Services, output: Output) ->
                 }
                 token = next;
             }
-            output.rows(["model", "name", "algorithm", "label", "accuracy", "created"], &rows);
+            output.rows(
+                ["model", "name", "algorithm", "label", "accuracy", "created"],
+                &rows,
+            );
         }
         ModelsCommand::Show { name } => show(&inference.get(&name).await?, output),
         ModelsCommand::Evaluate { name, dataset, svg } => {
-            let evaluation = inference.evaluate(&name, dataset.as_deref().unwrap_or_default()).await?;
+            let evaluation = inference
+                .evaluate(&name, dataset.as_deref().unwrap_or_default())
+                .await?;
             show_evaluation(&evaluation, output);
             if let Some(path) = svg {
                 draw(&path, &name, &evaluation)?;
@@ -74,7 +79,11 @@ async fn train(args: TrainArgs, services: &Services, output: Output) -> Result<M
     let model = services
         .inference
         .train(request, |progress| {
-            bar.set_message(if progress.stage == "train" { "train" } else { "prepare" });
+            bar.set_message(if progress.stage == "train" {
+                "train"
+            } else {
+                "prepare"
+            });
             bar.set_length(progress.total.into());
             bar.set_position(progress.step.into());
         })
@@ -84,11 +93,19 @@ async fn train(args: TrainArgs, services: &Services, output: Output) -> Result<M
 }
 
 fn algorithm(model: &Model) -> String {
-    model.algorithm().as_str_name().trim_start_matches("ALGORITHM_").to_lowercase().replace('_', " ")
+    model
+        .algorithm()
+        .as_str_name()
+        .trim_start_matches("ALGORITHM_")
+        .to_lowercase()
+        .replace('_', " ")
 }
 
 fn row(model: &Model) -> ([String; 6], Value) {
-    let accuracy = model.evaluation.as_ref().map_or_else(String::new, |e| format!("{:.4}", e.accuracy));
+    let accuracy = model
+        .evaluation
+        .as_ref()
+        .map_or_else(String::new, |e| format!("{:.4}", e.accuracy));
     let cells = [
         model.name.clone(),
         model.display_name.clone(),
@@ -122,7 +139,10 @@ fn show(model: &Model, output: Output) {
         ("label", format!("{} ({})", model.label, model.classes.join(", "))),
         ("features", model.features.len().to_string()),
         ("created", time(model.create_time.as_ref())),
-        ("manifest", format!("sha256:{}", hex::encode(&model.manifest_sha256))),
+        (
+            "manifest",
+            format!("sha256:{}", hex::encode(&model.manifest_sha256)),
+        ),
     ];
     output.facts(&facts, &to_json(model));
     if let Some(evaluation) = model.evaluation.as_ref().filter(|_| !output.is_json()) {
@@ -159,14 +179,27 @@ pub fn show_evaluation(evaluation: &Evaluation, output: Output) {
         return;
     }
     let line = |name: &str, p: f64, r: f64, f1: f64, support: String| {
-        ([name.to_owned(), format!("{p:.4}"), format!("{r:.4}"), format!("{f1:.4}"), support], Value::Null)
+        (
+            [
+                name.to_owned(),
+                format!("{p:.4}"),
+                format!("{r:.4}"),
+                format!("{f1:.4}"),
+                support,
+            ],
+            Value::Null,
+        )
     };
     let mut rows: Vec<_> = evaluation
         .per_class
         .iter()
         .map(|c| line(&c.class, c.precision, c.recall, c.f1, c.support.to_string()))
         .collect();
-    let (p, r, f1) = (evaluation.macro_precision, evaluation.macro_recall, evaluation.macro_f1);
+    let (p, r, f1) = (
+        evaluation.macro_precision,
+        evaluation.macro_recall,
+        evaluation.macro_f1,
+    );
     rows.push(line("macro average", p, r, f1, evaluation.rows.to_string()));
     output.rows(["class", "precision", "recall", "f1", "rows"], &rows);
     let confusion: Vec<_> = evaluation
@@ -174,8 +207,12 @@ pub fn show_evaluation(evaluation: &Evaluation, output: Output) {
         .iter()
         .zip(&evaluation.confusion)
         .map(|(class, row)| {
-            let counts: Vec<String> =
-                evaluation.classes.iter().zip(&row.counts).map(|(p, n)| format!("{p}: {n}")).collect();
+            let counts: Vec<String> = evaluation
+                .classes
+                .iter()
+                .zip(&row.counts)
+                .map(|(p, n)| format!("{p}: {n}"))
+                .collect();
             ([class.clone(), counts.join("   ")], Value::Null)
         })
         .collect();

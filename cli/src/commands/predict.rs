@@ -34,14 +34,24 @@ pub async fn batch(
         .chunks(ROWS_PER_MESSAGE)
         .map(|rows| BatchPredictRequest {
             name: model.name.clone(),
-            rows: rows.iter().map(|values| FeatureRow { values: values.clone() }).collect(),
+            rows: rows
+                .iter()
+                .map(|values| FeatureRow {
+                    values: values.clone(),
+                })
+                .collect(),
             dataset: String::new(),
         })
         .collect();
-    let mut stream = services.inference.batch_predict(futures::stream::iter(messages)).await?;
+    let mut stream = services
+        .inference
+        .batch_predict(futures::stream::iter(messages))
+        .await?;
     let mut predictions = Vec::with_capacity(rows.len());
-    while let Some(message) =
-        stream.message().await.map_err(|status| CliError::Other(status.message().to_owned()))?
+    while let Some(message) = stream
+        .message()
+        .await
+        .map_err(|status| CliError::Other(status.message().to_owned()))?
     {
         predictions.extend(message.predictions);
     }
@@ -52,15 +62,30 @@ pub async fn batch(
 pub async fn read_rows(file: &Path, model: &Model) -> Result<Vec<Vec<f64>>, CliError> {
     let mut bytes = Vec::new();
     if file == Path::new("-") {
-        tokio::io::stdin().read_to_end(&mut bytes).await.map_err(|error| CliError::file(file, error))?;
+        tokio::io::stdin()
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|error| CliError::file(file, error))?;
     } else {
-        bytes = tokio::fs::read(file).await.map_err(|error| CliError::file(file, error))?;
+        bytes = tokio::fs::read(file)
+            .await
+            .map_err(|error| CliError::file(file, error))?;
     }
-    let mut sink = Features { wanted: &model.features, columns: Vec::new(), rows: Vec::new(), missing: None };
+    let mut sink = Features {
+        wanted: &model.features,
+        columns: Vec::new(),
+        rows: Vec::new(),
+        missing: None,
+    };
     let mut reader = CsvReader::new(CsvLimits::default());
-    let read = reader.feed(&bytes, &mut sink).and_then(|()| reader.finish(&mut sink));
+    let read = reader
+        .feed(&bytes, &mut sink)
+        .and_then(|()| reader.finish(&mut sink));
     if let Some(column) = sink.missing {
-        return Err(CliError::Usage(format!("{} has no column `{column}`", file.display())));
+        return Err(CliError::Usage(format!(
+            "{} has no column `{column}`",
+            file.display()
+        )));
     }
     read.map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))?;
     Ok(sink.rows)
@@ -102,10 +127,17 @@ fn show(model: &Model, predictions: &[Prediction], output: Output) {
         .enumerate()
         .map(|(index, prediction)| {
             let share = prediction.probabilities.iter().copied().fold(f64::NAN, f64::max);
-            let probabilities: serde_json::Map<_, _> =
-                model.classes.iter().cloned().zip(prediction.probabilities.iter().map(|p| json!(p))).collect();
+            let probabilities: serde_json::Map<_, _> = model
+                .classes
+                .iter()
+                .cloned()
+                .zip(prediction.probabilities.iter().map(|p| json!(p)))
+                .collect();
             let value = json!({ "row": index, "class": prediction.class, "probabilities": probabilities });
-            ([index.to_string(), prediction.class.clone(), format!("{share:.4}")], value)
+            (
+                [index.to_string(), prediction.class.clone(), format!("{share:.4}")],
+                value,
+            )
         })
         .collect();
     output.rows(["row", "class", "probability"], &rows);

@@ -26,9 +26,16 @@ const ADMIN_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Runs all four services until interrupted.
 pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliError> {
-    let format = if args.log_json { LogFormat::Json } else { LogFormat::Text };
+    let format = if args.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
     let config = TelemetryConfig {
-        log: LogConfig { format, ..LogConfig::default() },
+        log: LogConfig {
+            format,
+            ..LogConfig::default()
+        },
         otlp_endpoint: args.otlp_endpoint.clone(),
         ..TelemetryConfig::default()
     };
@@ -39,7 +46,12 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         passphrase_file: args.passphrase_file,
     };
     let constellation = Constellation::start(data, &options).await?;
-    let admin = token::mint(constellation.authority(), ADMIN, &[Role::Admin], ADMIN_TOKEN_LIFETIME)?;
+    let admin = token::mint(
+        constellation.authority(),
+        ADMIN,
+        &[Role::Admin],
+        ADMIN_TOKEN_LIFETIME,
+    )?;
     let token_file = data.join(ADMIN_TOKEN);
     files::write_atomic(&token_file, admin.as_bytes(), 0o600)
         .map_err(|error| CliError::Other(format!("{}: {error}", token_file.display())))?;

@@ -58,7 +58,10 @@ impl Foundation {
         let records = open_records(common)?;
         let authority = Arc::new(Authority::load_or_create(&common.credentials_dir)?);
         let sink = match &common.audit_addr {
-            Some(endpoint) => Sink::Grpc { endpoint: endpoint.clone(), token: token_source(&authority, name) },
+            Some(endpoint) => Sink::Grpc {
+                endpoint: endpoint.clone(),
+                token: token_source(&authority, name),
+            },
             None => Sink::Hold,
         };
         Self::with(name, common, records, authority, sink)
@@ -75,10 +78,17 @@ impl Foundation {
         authority: Arc<Authority>,
         sink: Sink,
     ) -> Result<Self, StartError> {
-        let limits = OutboxLimits { max_events: common.outbox_max_events };
+        let limits = OutboxLimits {
+            max_events: common.outbox_max_events,
+        };
         let outbox = Outbox::open(records.clone(), name, limits, sink)?;
         let gate = Gate::new(authority.clone(), outbox, &common.limits);
-        Ok(Self { records, authority, gate, name })
+        Ok(Self {
+            records,
+            authority,
+            gate,
+            name,
+        })
     }
 
     /// Makes a fresh token of this service for each call that it makes.
@@ -104,8 +114,14 @@ impl Foundation {
 /// [`StartError::Store`]
 pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
     files::create_private_dir(&common.data_dir)?;
-    let options = SledOptions { lock_patience: LOCK_PATIENCE, ..SledOptions::default() };
-    Ok(Arc::new(SledRecords::open(&common.data_dir.join("records"), options)?))
+    let options = SledOptions {
+        lock_patience: LOCK_PATIENCE,
+        ..SledOptions::default()
+    };
+    Ok(Arc::new(SledRecords::open(
+        &common.data_dir.join("records"),
+        options,
+    )?))
 }
 
 fn token_source(authority: &Arc<Authority>, name: &'static str) -> Arc<dyn Fn() -> String + Send + Sync> {

@@ -9,10 +9,7 @@
 //! * [`outbox`]: events, durable here before a result is released, forwarded to audit.
 //! * [`error`]: from a domain's errors to a status, with `google.rpc` details.
 //! * [`entry`]: what `main` does, down to exit codes and signals.
-//! * [`call`]: the gate that every RPC passes: identity, policy, admission, blocking work, audit before release.
-//! * [`identity`] and [`policy`]: who calls, and which roles may call what; deny by default.
-//! * [`outbox`]: audit events, durable here before a result leaves, forwarded to audit at least once.
-//! * [`error`]: domain errors in classes with stable reasons; the only place where a gRPC status is made.
+//! * [`foundation`]: the store, identity, outbox and gate that a service starts with.
 //!
 //! The order of things, upheld here and nowhere else: a bad setting ends the process before a port opens; every
 //! request has a trace id before a handler sees it, and a deadline unless it is an open-ended stream; a shutdown

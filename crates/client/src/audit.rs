@@ -30,12 +30,18 @@ impl Audit {
 
     /// A page of events in log order.
     pub async fn list(&self, request: pb::ListEventsRequest) -> Result<pb::ListEventsResponse, ClientError> {
-        self.connection.retrying(|| client_call!(self, list_events, request)).await
+        self.connection
+            .retrying(|| client_call!(self, list_events, request))
+            .await
     }
 
     /// Every event that matches, page by page.
     pub async fn list_all(&self, filter: pb::EventFilter) -> Result<Vec<pb::LogEntry>, ClientError> {
-        let mut request = pb::ListEventsRequest { filter: Some(filter), page_size: 1000, page_token: String::new() };
+        let mut request = pb::ListEventsRequest {
+            filter: Some(filter),
+            page_size: 1000,
+            page_token: String::new(),
+        };
         let mut entries = Vec::new();
         loop {
             let page = self.list(request.clone()).await?;
@@ -53,7 +59,10 @@ impl Audit {
         filter: pb::EventFilter,
         from_index: Option<u64>,
     ) -> Result<Streaming<pb::WatchEventsResponse>, ClientError> {
-        let request = pb::WatchEventsRequest { filter: Some(filter), from_index };
+        let request = pb::WatchEventsRequest {
+            filter: Some(filter),
+            from_index,
+        };
         let mut client =
             Client::new(self.connection.streaming()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         self.connection.once(client.watch_events(request)).await
@@ -61,7 +70,15 @@ impl Audit {
 
     /// Has the service recompute the hash chain over the whole log.
     pub async fn verify(&self) -> Result<pb::VerifyLogResponse, ClientError> {
-        let patient = Self { connection: self.connection.clone().with_deadline(Some(Duration::from_secs(600))) };
-        patient.connection.retrying(|| client_call!(patient, verify_log, pb::VerifyLogRequest {})).await
+        let patient = Self {
+            connection: self
+                .connection
+                .clone()
+                .with_deadline(Some(Duration::from_secs(600))),
+        };
+        patient
+            .connection
+            .retrying(|| client_call!(patient, verify_log, pb::VerifyLogRequest {}))
+            .await
     }
 }

@@ -47,7 +47,9 @@ impl Credentials {
 
     /// A token made on demand.
     pub fn source(source: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
-        Self { source: Arc::new(source) }
+        Self {
+            source: Arc::new(source),
+        }
     }
 
     /// No token: for health checks, and to see what a stranger sees.
@@ -73,7 +75,11 @@ impl Connection {
     /// [`ClientError::Argument`] when the endpoint is not a URL.
     pub fn lazy(endpoint: &str, credentials: Credentials) -> Result<Self, ClientError> {
         let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|_| ClientError::Argument(format!("`{endpoint}` is not an endpoint like http://127.0.0.1:7001")))?
+            .map_err(|_| {
+                ClientError::Argument(format!(
+                    "`{endpoint}` is not an endpoint like http://127.0.0.1:7001"
+                ))
+            })?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
@@ -84,7 +90,12 @@ impl Connection {
         Ok(Self {
             endpoint: endpoint.into(),
             channel,
-            carried: Carried { credentials, on_behalf_of: None, trace_id: None, deadline: Some(CALL_DEADLINE) },
+            carried: Carried {
+                credentials,
+                on_behalf_of: None,
+                trace_id: None,
+                deadline: Some(CALL_DEADLINE),
+            },
         })
     }
 
@@ -122,7 +133,13 @@ impl Connection {
 
     /// The service without a default deadline, for calls that stream.
     pub(crate) fn streaming(&self) -> InterceptedService<Channel, Carried> {
-        InterceptedService::new(self.channel.clone(), Carried { deadline: None, ..self.carried.clone() })
+        InterceptedService::new(
+            self.channel.clone(),
+            Carried {
+                deadline: None,
+                ..self.carried.clone()
+            },
+        )
     }
 
     pub(crate) fn error(&self, status: &Status) -> ClientError {
@@ -134,7 +151,9 @@ impl Connection {
         &self,
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, ClientError> {
-        call.await.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+        call.await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.error(&status))
     }
 
     /// Makes an idempotent call, again after a transient error, with growing pauses.
@@ -171,8 +190,9 @@ impl Interceptor for Carried {
         let token = (self.credentials.source)().map_err(Status::unauthenticated)?;
         let metadata = request.metadata_mut();
         if !token.is_empty() {
-            let mut value = MetadataValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| Status::unauthenticated("the token holds characters that no header may carry"))?;
+            let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| {
+                Status::unauthenticated("the token holds characters that no header may carry")
+            })?;
             value.set_sensitive(true);
             metadata.insert("authorization", value);
         }
@@ -197,7 +217,12 @@ impl Carried {
         let context = tracing::Span::current().context();
         let span = context.span().span_context().clone();
         let text = if span.is_valid() {
-            format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
+            format!(
+                "00-{}-{}-{:02x}",
+                span.trace_id(),
+                span.span_id(),
+                span.trace_flags().to_u8()
+            )
         } else {
             let span_id = uuid::Uuid::new_v4().as_u64_pair().1;
             format!("00-{}-{span_id:016x}-00", self.trace_id.as_deref()?)
@@ -212,7 +237,11 @@ mod tests {
 
     fn carried(connection: &Connection) -> tonic::metadata::MetadataMap {
         let mut interceptor = connection.carried.clone();
-        interceptor.call(Request::new(())).expect("accepted").metadata().clone()
+        interceptor
+            .call(Request::new(()))
+            .expect("accepted")
+            .metadata()
+            .clone()
     }
 
     #[tokio::test]
@@ -223,16 +252,27 @@ mod tests {
             .in_trace("0af7651916cd43dd8448eb211c80319c");
         let metadata = carried(&connection);
         assert_eq!(metadata.get("authorization").expect("token"), "Bearer abc");
-        assert_eq!(metadata.get("x-asterism-on-behalf-of").expect("principal"), "user/alice");
-        let traceparent = metadata.get("traceparent").expect("trace").to_str().expect("ascii");
-        assert!(traceparent.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{traceparent}");
+        assert_eq!(
+            metadata.get("x-asterism-on-behalf-of").expect("principal"),
+            "user/alice"
+        );
+        let traceparent = metadata
+            .get("traceparent")
+            .expect("trace")
+            .to_str()
+            .expect("ascii");
+        assert!(
+            traceparent.starts_with("00-0af7651916cd43dd8448eb211c80319c-"),
+            "{traceparent}"
+        );
         assert!(metadata.get("grpc-timeout").is_some());
     }
 
     #[tokio::test]
     async fn an_anonymous_call_carries_no_token_and_a_bad_trace_is_left_out() {
-        let connection =
-            Connection::lazy("http://127.0.0.1:1", Credentials::anonymous()).expect("endpoint").in_trace("zz");
+        let connection = Connection::lazy("http://127.0.0.1:1", Credentials::anonymous())
+            .expect("endpoint")
+            .in_trace("zz");
         let metadata = carried(&connection);
         assert!(metadata.get("authorization").is_none());
         assert!(metadata.get("traceparent").is_none());
@@ -245,9 +285,15 @@ mod tests {
         let connection = Connection::lazy("http://127.0.0.1:1", Credentials::file(&path)).expect("endpoint");
         assert!(connection.carried.clone().call(Request::new(())).is_err());
         std::fs::write(&path, "one\n").expect("written");
-        assert_eq!(carried(&connection).get("authorization").expect("token"), "Bearer one");
+        assert_eq!(
+            carried(&connection).get("authorization").expect("token"),
+            "Bearer one"
+        );
         std::fs::write(&path, "two\n").expect("written");
-        assert_eq!(carried(&connection).get("authorization").expect("token"), "Bearer two");
+        assert_eq!(
+            carried(&connection).get("authorization").expect("token"),
+            "Bearer two"
+        );
     }
 
     #[tokio::test]

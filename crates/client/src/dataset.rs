@@ -1,6 +1,8 @@
 //! Verifies and decrypts a stored dataset chunk by chunk, without trusting whoever stores it.
 
-use asterism_crypto::{Digest, DigestWriter, MacKey, MacWriter, SecretBytes, SecretKey, StreamOpener, stream};
+use asterism_crypto::{
+    Digest, DigestWriter, MacKey, MacWriter, SecretBytes, SecretKey, StreamOpener, stream,
+};
 
 use crate::{
     error::ClientError,
@@ -41,7 +43,9 @@ impl<'m> DatasetReader<'m> {
             || table.len() as u64 != manifest.chunks
             || chunk_table_digest(&table) != manifest.chunk_table_sha256
         {
-            return Err(ClientError::Verification("the chunk table is not the one that was signed".into()));
+            return Err(ClientError::Verification(
+                "the chunk table is not the one that was signed".into(),
+            ));
         }
         let mac_key: MacKey = stream::mac_key(&data_key);
         Ok(Self {
@@ -72,8 +76,10 @@ impl<'m> DatasetReader<'m> {
                 return Ok(());
             }
             let header: Vec<u8> = self.pending.drain(..stream::HEADER_BYTES).collect();
-            let opener = StreamOpener::new(&self.data_key, &header, &self.manifest.context())
-                .map_err(|_| ClientError::Verification("the blob's header does not fit its data key".into()))?;
+            let opener =
+                StreamOpener::new(&self.data_key, &header, &self.manifest.context()).map_err(|_| {
+                    ClientError::Verification("the blob's header does not fit its data key".into())
+                })?;
             self.opener = Some(opener);
         }
         loop {
@@ -81,7 +87,9 @@ impl<'m> DatasetReader<'m> {
                 return if self.pending.is_empty() {
                     Ok(())
                 } else {
-                    Err(ClientError::Verification("the blob is longer than its manifest says".into()))
+                    Err(ClientError::Verification(
+                        "the blob is longer than its manifest says".into(),
+                    ))
                 };
             };
             if self.pending.len() < want {
@@ -100,13 +108,19 @@ impl<'m> DatasetReader<'m> {
     pub fn finish(self) -> Result<(), ClientError> {
         if self.next_chunk != self.manifest.chunks {
             let (have, want) = (self.next_chunk, self.manifest.chunks);
-            return Err(ClientError::Verification(format!("the blob ends after {have} of {want} chunks")));
+            return Err(ClientError::Verification(format!(
+                "the blob ends after {have} of {want} chunks"
+            )));
         }
         if self.digest.finish() != self.manifest.ciphertext_sha256 {
-            return Err(ClientError::Verification("the blob's SHA-256 is not the one that was signed".into()));
+            return Err(ClientError::Verification(
+                "the blob's SHA-256 is not the one that was signed".into(),
+            ));
         }
         if self.mac.finish().as_bytes() != self.manifest.plaintext_hmac.as_bytes() {
-            return Err(ClientError::Verification("the plaintext's HMAC is not the one that was signed".into()));
+            return Err(ClientError::Verification(
+                "the plaintext's HMAC is not the one that was signed".into(),
+            ));
         }
         Ok(())
     }
@@ -117,7 +131,11 @@ impl<'m> DatasetReader<'m> {
         if self.next_chunk >= self.manifest.chunks {
             return None;
         }
-        let plaintext = self.manifest.bytes.saturating_sub(before).min(self.manifest.chunk_bytes.into());
+        let plaintext = self
+            .manifest
+            .bytes
+            .saturating_sub(before)
+            .min(self.manifest.chunk_bytes.into());
         usize::try_from(plaintext + TAG_BYTES).ok()
     }
 
@@ -131,7 +149,9 @@ impl<'m> DatasetReader<'m> {
             return Err(damaged());
         }
         let opener = self.opener.as_ref().ok_or_else(damaged)?;
-        let plaintext = opener.open_chunk(index, last, &ciphertext).map_err(|_| damaged())?;
+        let plaintext = opener
+            .open_chunk(index, last, &ciphertext)
+            .map_err(|_| damaged())?;
         self.next_chunk += 1;
         Ok(plaintext)
     }

@@ -101,12 +101,21 @@ impl ClientError {
             // The chassis puts ErrorInfo on everything it says; without one the transport is speaking.
             match status.code() {
                 Code::Unavailable => {
-                    return Self::Unreachable { endpoint: endpoint.to_owned(), message: status.message().to_owned() };
+                    return Self::Unreachable {
+                        endpoint: endpoint.to_owned(),
+                        message: status.message().to_owned(),
+                    };
                 }
-                Code::DeadlineExceeded => return Self::Deadline { endpoint: endpoint.to_owned() },
+                Code::DeadlineExceeded => {
+                    return Self::Deadline {
+                        endpoint: endpoint.to_owned(),
+                    };
+                }
                 // tonic's own client timeout.
                 Code::Cancelled if status.message().contains("Timeout") => {
-                    return Self::Deadline { endpoint: endpoint.to_owned() };
+                    return Self::Deadline {
+                        endpoint: endpoint.to_owned(),
+                    };
                 }
                 _ => {}
             }
@@ -114,7 +123,10 @@ impl ClientError {
         let (reason, metadata) =
             info.map_or_else(Default::default, |i| (i.reason, i.metadata.into_iter().collect()));
         let violations = status.get_details_bad_request().map_or_else(Vec::new, |bad| {
-            bad.field_violations.into_iter().map(|v| (v.field, v.description)).collect()
+            bad.field_violations
+                .into_iter()
+                .map(|v| (v.field, v.description))
+                .collect()
         });
         let retry_after = status.get_details_retry_info().and_then(|r| r.retry_delay);
         Self::Refused {
@@ -140,7 +152,11 @@ mod tests {
     fn details_of_a_status_become_fields() {
         let mut details = ErrorDetails::new();
         details
-            .set_error_info("OFFSET_MISMATCH", "asterism", HashMap::from([("expected_offset".into(), "42".into())]))
+            .set_error_info(
+                "OFFSET_MISMATCH",
+                "asterism",
+                HashMap::from([("expected_offset".into(), "42".into())]),
+            )
             .set_retry_info(Some(Duration::from_secs(2)))
             .add_bad_request_violation("offset", "is past the end");
         let status = Status::with_error_details(Code::FailedPrecondition, "not the next offset", details);
@@ -148,7 +164,12 @@ mod tests {
         assert_eq!(error.reason(), Some("OFFSET_MISMATCH"));
         assert_eq!(error.code(), Code::FailedPrecondition);
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
-        let ClientError::Refused { metadata, violations, .. } = error else { panic!("not refused") };
+        let ClientError::Refused {
+            metadata, violations, ..
+        } = error
+        else {
+            panic!("not refused")
+        };
         assert_eq!(metadata["expected_offset"], "42");
         assert_eq!(violations, [("offset".to_owned(), "is past the end".to_owned())]);
     }

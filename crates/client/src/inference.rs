@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use asterism_proto::inference::{self as pb, inference_service_client::InferenceServiceClient, train_response};
+use asterism_proto::inference::{
+    self as pb, inference_service_client::InferenceServiceClient, train_response,
+};
 use futures::Stream;
 use tonic::{Streaming, service::interceptor::InterceptedService, transport::Channel};
 
@@ -56,36 +58,68 @@ impl Inference {
     }
 
     /// A page of models, and the token of the next page (empty at the end).
-    pub async fn list(&self, page_size: i32, page_token: &str) -> Result<(Vec<pb::Model>, String), ClientError> {
-        let request = pb::ListModelsRequest { page_size, page_token: page_token.to_owned() };
-        let page = self.connection.retrying(|| client_call!(self, list_models, request)).await?;
+    pub async fn list(
+        &self,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<(Vec<pb::Model>, String), ClientError> {
+        let request = pb::ListModelsRequest {
+            page_size,
+            page_token: page_token.to_owned(),
+        };
+        let page = self
+            .connection
+            .retrying(|| client_call!(self, list_models, request))
+            .await?;
         Ok((page.models, page.next_page_token))
     }
 
     /// Metadata of a model.
     pub async fn get(&self, name: &str) -> Result<pb::Model, ClientError> {
-        let request = pb::GetModelRequest { name: name.to_owned() };
-        self.connection.retrying(|| client_call!(self, get_model, request)).await
+        let request = pb::GetModelRequest {
+            name: name.to_owned(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_model, request))
+            .await
     }
 
     /// Deletes a model.
     pub async fn delete(&self, name: &str) -> Result<(), ClientError> {
-        let request = pb::DeleteModelRequest { name: name.to_owned() };
-        self.connection.once(self.client().delete_model(request)).await.map(drop)
+        let request = pb::DeleteModelRequest {
+            name: name.to_owned(),
+        };
+        self.connection
+            .once(self.client().delete_model(request))
+            .await
+            .map(drop)
     }
 
     /// Evaluates a model on the held-out rows of its own dataset (`dataset` empty) or on another dataset.
     pub async fn evaluate(&self, name: &str, dataset: &str) -> Result<pb::Evaluation, ClientError> {
-        let request = pb::EvaluateRequest { name: name.to_owned(), dataset: dataset.to_owned() };
-        let patient = Self { connection: self.connection.clone().with_deadline(Some(LONG)) };
-        patient.connection.retrying(|| client_call!(patient, evaluate, request)).await
+        let request = pb::EvaluateRequest {
+            name: name.to_owned(),
+            dataset: dataset.to_owned(),
+        };
+        let patient = Self {
+            connection: self.connection.clone().with_deadline(Some(LONG)),
+        };
+        patient
+            .connection
+            .retrying(|| client_call!(patient, evaluate, request))
+            .await
     }
 
     /// Predicts rows, each in the order of the model's features; NaN means missing.
     pub async fn predict(&self, name: &str, rows: Vec<Vec<f64>>) -> Result<pb::PredictResponse, ClientError> {
         let rows = rows.into_iter().map(|values| pb::FeatureRow { values }).collect();
-        let request = pb::PredictRequest { name: name.to_owned(), rows };
-        self.connection.retrying(|| client_call!(self, predict, request)).await
+        let request = pb::PredictRequest {
+            name: name.to_owned(),
+            rows,
+        };
+        self.connection
+            .retrying(|| client_call!(self, predict, request))
+            .await
     }
 
     /// Streams rows in and predictions out, in order.
@@ -93,12 +127,22 @@ impl Inference {
         &self,
         requests: impl Stream<Item = pb::BatchPredictRequest> + Send + 'static,
     ) -> Result<Streaming<pb::BatchPredictResponse>, ClientError> {
-        self.connection.once(self.streaming().batch_predict(requests)).await
+        self.connection
+            .once(self.streaming().batch_predict(requests))
+            .await
     }
 
     /// Predictions for every row of an encrypted dataset, in order.
-    pub async fn predict_dataset(&self, name: &str, dataset: &str) -> Result<Vec<pb::Prediction>, ClientError> {
-        let request = pb::BatchPredictRequest { name: name.to_owned(), rows: vec![], dataset: dataset.to_owned() };
+    pub async fn predict_dataset(
+        &self,
+        name: &str,
+        dataset: &str,
+    ) -> Result<Vec<pb::Prediction>, ClientError> {
+        let request = pb::BatchPredictRequest {
+            name: name.to_owned(),
+            rows: vec![],
+            dataset: dataset.to_owned(),
+        };
         let mut stream = self.batch_predict(futures::stream::iter([request])).await?;
         let mut predictions = Vec::new();
         while let Some(message) = self.next(&mut stream).await? {
@@ -108,6 +152,9 @@ impl Inference {
     }
 
     async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, ClientError> {
-        stream.message().await.map_err(|status| self.connection.error(&status))
+        stream
+            .message()
+            .await
+            .map_err(|status| self.connection.error(&status))
     }
 }

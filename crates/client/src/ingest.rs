@@ -65,7 +65,9 @@ impl Ingest {
 
     /// A client whose calls may take as long as a large dataset needs.
     fn patient(&self) -> Self {
-        Self { connection: self.connection.clone().with_deadline(Some(LONG)) }
+        Self {
+            connection: self.connection.clone().with_deadline(Some(LONG)),
+        }
     }
 
     /// Uploads everything that `source` gives, in chunks, going on where a broken connection stopped.
@@ -101,7 +103,8 @@ impl Ingest {
             offset = end;
             progress(UploadProgress { sent: offset });
         }
-        self.commit_upload(&begun.upload_id, offset, Some(&digest.finish())).await
+        self.commit_upload(&begun.upload_id, offset, Some(&digest.finish()))
+            .await
     }
 
     /// Starts or resumes an upload.
@@ -114,21 +117,35 @@ impl Ingest {
             display_name: display_name.to_owned(),
             request_id: request_id.to_owned(),
         };
-        self.connection.retrying(|| client_call!(self, begin_upload, request)).await
+        self.connection
+            .retrying(|| client_call!(self, begin_upload, request))
+            .await
     }
 
     /// Adds bytes at an offset; a repeated chunk is harmless. Gives the offset that is due next.
     pub async fn put_chunk(&self, upload_id: &str, offset: u64, data: Vec<u8>) -> Result<u64, ClientError> {
         let crc = crc32c(&data);
-        let request =
-            pb::PutChunkRequest { upload_id: upload_id.to_owned(), offset, data: data.into(), crc32c: Some(crc) };
-        Ok(self.connection.retrying(|| client_call!(self, put_chunk, request)).await?.offset)
+        let request = pb::PutChunkRequest {
+            upload_id: upload_id.to_owned(),
+            offset,
+            data: data.into(),
+            crc32c: Some(crc),
+        };
+        Ok(self
+            .connection
+            .retrying(|| client_call!(self, put_chunk, request))
+            .await?
+            .offset)
     }
 
     /// Where an upload stands.
     pub async fn upload_state(&self, upload_id: &str) -> Result<pb::GetUploadResponse, ClientError> {
-        let request = pb::GetUploadRequest { upload_id: upload_id.to_owned() };
-        self.connection.retrying(|| client_call!(self, get_upload, request)).await
+        let request = pb::GetUploadRequest {
+            upload_id: upload_id.to_owned(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_upload, request))
+            .await
     }
 
     /// Ends an upload: ingest checks, signs and stores.
@@ -144,33 +161,63 @@ impl Ingest {
             sha256: sha256.map_or_else(Vec::new, |d| d.as_bytes().to_vec()).into(),
         };
         let patient = self.patient();
-        patient.connection.retrying(|| client_call!(patient, commit_upload, request)).await
+        patient
+            .connection
+            .retrying(|| client_call!(patient, commit_upload, request))
+            .await
     }
 
     /// Drops an upload.
     pub async fn abort_upload(&self, upload_id: &str) -> Result<(), ClientError> {
-        let request = pb::AbortUploadRequest { upload_id: upload_id.to_owned() };
-        self.connection.retrying(|| client_call!(self, abort_upload, request)).await.map(drop)
+        let request = pb::AbortUploadRequest {
+            upload_id: upload_id.to_owned(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, abort_upload, request))
+            .await
+            .map(drop)
     }
 
     /// A page of datasets, and the token of the next page (empty at the end).
-    pub async fn list(&self, page_size: i32, page_token: &str) -> Result<(Vec<pb::Dataset>, String), ClientError> {
-        let request = pb::ListDatasetsRequest { page_size, page_token: page_token.to_owned() };
-        let page = self.connection.retrying(|| client_call!(self, list_datasets, request)).await?;
+    pub async fn list(
+        &self,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<(Vec<pb::Dataset>, String), ClientError> {
+        let request = pb::ListDatasetsRequest {
+            page_size,
+            page_token: page_token.to_owned(),
+        };
+        let page = self
+            .connection
+            .retrying(|| client_call!(self, list_datasets, request))
+            .await?;
         Ok((page.datasets, page.next_page_token))
     }
 
     /// Metadata and profile of a dataset.
     pub async fn get(&self, name: &str) -> Result<pb::Dataset, ClientError> {
-        let request = pb::GetDatasetRequest { name: name.to_owned() };
-        self.connection.retrying(|| client_call!(self, get_dataset, request)).await
+        let request = pb::GetDatasetRequest {
+            name: name.to_owned(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_dataset, request))
+            .await
     }
 
     /// The manifest with its signature, not yet verified.
     pub async fn manifest(&self, name: &str) -> Result<Signed, ClientError> {
-        let request = pb::GetManifestRequest { name: name.to_owned() };
-        let signed = self.connection.retrying(|| client_call!(self, get_manifest, request)).await?;
-        let key = signed.key.strip_prefix("keys/").ok_or(ClientError::Protocol("the signing key has no name"))?;
+        let request = pb::GetManifestRequest {
+            name: name.to_owned(),
+        };
+        let signed = self
+            .connection
+            .retrying(|| client_call!(self, get_manifest, request))
+            .await?;
+        let key = signed
+            .key
+            .strip_prefix("keys/")
+            .ok_or(ClientError::Protocol("the signing key has no name"))?;
         Ok(Signed {
             domain: signed.domain,
             payload: signed.payload.into(),
@@ -182,9 +229,14 @@ impl Ingest {
 
     /// Has ingest re-read and check everything it stores of a dataset.
     pub async fn verify(&self, name: &str) -> Result<pb::VerifyDatasetResponse, ClientError> {
-        let request = pb::VerifyDatasetRequest { name: name.to_owned() };
+        let request = pb::VerifyDatasetRequest {
+            name: name.to_owned(),
+        };
         let patient = self.patient();
-        patient.connection.retrying(|| client_call!(patient, verify_dataset, request)).await
+        patient
+            .connection
+            .retrying(|| client_call!(patient, verify_dataset, request))
+            .await
     }
 
     /// Streams decrypted rows from `offset` on; `limit` 0 means all.
@@ -194,14 +246,23 @@ impl Ingest {
         offset: u64,
         limit: u64,
     ) -> Result<Streaming<pb::ReadRowsResponse>, ClientError> {
-        let request = pb::ReadRowsRequest { name: name.to_owned(), offset, limit };
+        let request = pb::ReadRowsRequest {
+            name: name.to_owned(),
+            offset,
+            limit,
+        };
         self.connection.once(self.streaming().read_rows(request)).await
     }
 
     /// Deletes a dataset.
     pub async fn delete(&self, name: &str) -> Result<(), ClientError> {
-        let request = pb::DeleteDatasetRequest { name: name.to_owned() };
-        self.connection.once(self.client().delete_dataset(request)).await.map(drop)
+        let request = pb::DeleteDatasetRequest {
+            name: name.to_owned(),
+        };
+        self.connection
+            .once(self.client().delete_dataset(request))
+            .await
+            .map(drop)
     }
 
     /// Verifies a dataset on this side and decrypts it into `sink`, chunk by chunk; gives the verified manifest.
@@ -225,7 +286,9 @@ impl Ingest {
             .unwrap_data_key(&data_key.key, &data_key.wrapped, &manifest.context())
             .await
             .map_err(|error| match error.code() {
-                Code::InvalidArgument => ClientError::Verification("the data key is not this dataset's".into()),
+                Code::InvalidArgument => {
+                    ClientError::Verification("the data key is not this dataset's".into())
+                }
                 _ => error,
             })?;
         let (table, mut message, mut stream) = self.ciphertext_stream(name, manifest.chunks).await?;
@@ -254,16 +317,29 @@ impl Ingest {
         &self,
         name: &str,
         chunks: u64,
-    ) -> Result<(Vec<u8>, Option<pb::ReadCiphertextResponse>, Streaming<pb::ReadCiphertextResponse>), ClientError>
-    {
-        let request = pb::ReadCiphertextRequest { name: name.to_owned() };
-        let mut stream = self.connection.once(self.streaming().read_ciphertext(request)).await?;
+    ) -> Result<
+        (
+            Vec<u8>,
+            Option<pb::ReadCiphertextResponse>,
+            Streaming<pb::ReadCiphertextResponse>,
+        ),
+        ClientError,
+    > {
+        let request = pb::ReadCiphertextRequest {
+            name: name.to_owned(),
+        };
+        let mut stream = self
+            .connection
+            .once(self.streaming().read_ciphertext(request))
+            .await?;
         let mut table = Vec::new();
         while let Some(message) = self.next(&mut stream).await? {
             table.extend_from_slice(&message.chunk_table);
             // More than the manifest has chunks is refused before it is held in memory.
             if chunks > 0 && table.len() as u64 > chunks.saturating_mul(32) {
-                return Err(ClientError::Verification("the chunk table is longer than its manifest says".into()));
+                return Err(ClientError::Verification(
+                    "the chunk table is longer than its manifest says".into(),
+                ));
             }
             if !message.data.is_empty() {
                 return Ok((table, Some(message), stream));
@@ -280,25 +356,41 @@ impl Ingest {
         signer: &str,
     ) -> Result<VerifiedManifest, ClientError> {
         let signed = self.manifest(name).await?;
-        let payload = kms.verify_statement(signer, DATASET_MANIFEST_DOMAIN, &signed).await?;
+        let payload = kms
+            .verify_statement(signer, DATASET_MANIFEST_DOMAIN, &signed)
+            .await?;
         let manifest = DatasetManifest::parse(payload)?;
         if name.strip_prefix("datasets/") != Some(manifest.dataset.as_str()) {
-            return Err(ClientError::Verification("the manifest belongs to another dataset".into()));
+            return Err(ClientError::Verification(
+                "the manifest belongs to another dataset".into(),
+            ));
         }
-        Ok(VerifiedManifest { manifest, sha256: Digest::of(payload) })
+        Ok(VerifiedManifest {
+            manifest,
+            sha256: Digest::of(payload),
+        })
     }
 
     async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, ClientError> {
-        stream.message().await.map_err(|status| self.connection.error(&status))
+        stream
+            .message()
+            .await
+            .map_err(|status| self.connection.error(&status))
     }
 }
 
-async fn read_chunk(reader: &mut (dyn AsyncRead + Send + Unpin), bytes: usize) -> Result<Vec<u8>, ClientError> {
+async fn read_chunk(
+    reader: &mut (dyn AsyncRead + Send + Unpin),
+    bytes: usize,
+) -> Result<Vec<u8>, ClientError> {
     let mut chunk = Vec::with_capacity(bytes);
     reader
         .take(bytes as u64)
         .read_to_end(&mut chunk)
         .await
-        .map_err(|source| ClientError::Io { path: "upload source".into(), source })?;
+        .map_err(|source| ClientError::Io {
+            path: "upload source".into(),
+            source,
+        })?;
     Ok(chunk)
 }

@@ -57,7 +57,9 @@ impl Kms {
         if request_id.is_empty() {
             return self.connection.once(self.client().create_key(request)).await;
         }
-        self.connection.retrying(|| client_call!(self, create_key, request)).await
+        self.connection
+            .retrying(|| client_call!(self, create_key, request))
+            .await
     }
 
     /// Gives the key `id`, made now if it does not exist.
@@ -85,30 +87,52 @@ impl Kms {
     /// Metadata of the key `id`.
     pub async fn key(&self, id: &str) -> Result<pb::Key, ClientError> {
         let request = pb::GetKeyRequest { name: name(id) };
-        self.connection.retrying(|| client_call!(self, get_key, request)).await
+        self.connection
+            .retrying(|| client_call!(self, get_key, request))
+            .await
     }
 
     /// A page of keys, and the token of the next page (empty at the end).
-    pub async fn list_keys(&self, page_size: i32, page_token: &str) -> Result<(Vec<pb::Key>, String), ClientError> {
-        let request = pb::ListKeysRequest { page_size, page_token: page_token.to_owned() };
-        let page = self.connection.retrying(|| client_call!(self, list_keys, request)).await?;
+    pub async fn list_keys(
+        &self,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<(Vec<pb::Key>, String), ClientError> {
+        let request = pb::ListKeysRequest {
+            page_size,
+            page_token: page_token.to_owned(),
+        };
+        let page = self
+            .connection
+            .retrying(|| client_call!(self, list_keys, request))
+            .await?;
         Ok((page.keys, page.next_page_token))
     }
 
     /// Adds a version and makes it primary.
     pub async fn rotate_key(&self, id: &str, request_id: &str) -> Result<pb::Key, ClientError> {
-        let request = pb::RotateKeyRequest { name: name(id), request_id: request_id.to_owned() };
+        let request = pb::RotateKeyRequest {
+            name: name(id),
+            request_id: request_id.to_owned(),
+        };
         if request_id.is_empty() {
             return self.connection.once(self.client().rotate_key(request)).await;
         }
-        self.connection.retrying(|| client_call!(self, rotate_key, request)).await
+        self.connection
+            .retrying(|| client_call!(self, rotate_key, request))
+            .await
     }
 
     /// A fresh 256-bit data key, also wrapped by the primary version of the key `id` with `aad` bound in.
     pub async fn generate_data_key(&self, id: &str, aad: &[u8]) -> Result<DataKey, ClientError> {
-        let request =
-            pb::GenerateDataKeyRequest { name: name(id), additional_authenticated_data: aad.to_vec() };
-        let mut answer = self.connection.retrying(|| client_call!(self, generate_data_key, request)).await?;
+        let request = pb::GenerateDataKeyRequest {
+            name: name(id),
+            additional_authenticated_data: aad.to_vec(),
+        };
+        let mut answer = self
+            .connection
+            .retrying(|| client_call!(self, generate_data_key, request))
+            .await?;
         let plaintext = Zeroizing::new(std::mem::take(&mut answer.plaintext));
         check_crc(&plaintext, answer.plaintext_crc32c)?;
         check_crc(&answer.wrapped, answer.wrapped_crc32c)?;
@@ -120,20 +144,33 @@ impl Kms {
     }
 
     /// Unwraps what [`Kms::generate_data_key`] wrapped.
-    pub async fn unwrap_data_key(&self, id: &str, wrapped: &[u8], aad: &[u8]) -> Result<SecretKey, ClientError> {
+    pub async fn unwrap_data_key(
+        &self,
+        id: &str,
+        wrapped: &[u8],
+        aad: &[u8],
+    ) -> Result<SecretKey, ClientError> {
         let plaintext = self.decrypt(id, wrapped, aad).await?;
         Ok(SecretKey::try_from_slice(plaintext.expose())?)
     }
 
     /// Encrypts at most 64 KiB under the primary version; gives the ciphertext and the version.
-    pub async fn encrypt(&self, id: &str, plaintext: &[u8], aad: &[u8]) -> Result<(Vec<u8>, u32), ClientError> {
+    pub async fn encrypt(
+        &self,
+        id: &str,
+        plaintext: &[u8],
+        aad: &[u8],
+    ) -> Result<(Vec<u8>, u32), ClientError> {
         let request = pb::EncryptRequest {
             name: name(id),
             plaintext: plaintext.to_vec(),
             additional_authenticated_data: aad.to_vec(),
             plaintext_crc32c: Some(crc32c(plaintext)),
         };
-        let answer = self.connection.retrying(|| client_call!(self, encrypt, request)).await?;
+        let answer = self
+            .connection
+            .retrying(|| client_call!(self, encrypt, request))
+            .await?;
         check_crc(&answer.ciphertext, answer.ciphertext_crc32c)?;
         Ok((answer.ciphertext, answer.key_version))
     }
@@ -146,7 +183,10 @@ impl Kms {
             additional_authenticated_data: aad.to_vec(),
             ciphertext_crc32c: Some(crc32c(ciphertext)),
         };
-        let mut answer = self.connection.retrying(|| client_call!(self, decrypt, request)).await?;
+        let mut answer = self
+            .connection
+            .retrying(|| client_call!(self, decrypt, request))
+            .await?;
         let plaintext = SecretBytes::new(std::mem::take(&mut answer.plaintext));
         check_crc(plaintext.expose(), answer.plaintext_crc32c)?;
         Ok(plaintext)
@@ -154,16 +194,30 @@ impl Kms {
 
     /// HMAC-SHA256 of `data`, and the version that made it.
     pub async fn generate_mac(&self, id: &str, data: &[u8]) -> Result<(Vec<u8>, u32), ClientError> {
-        let request = pb::GenerateMacRequest { name: name(id), data: data.to_vec() };
-        let answer = self.connection.retrying(|| client_call!(self, generate_mac, request)).await?;
+        let request = pb::GenerateMacRequest {
+            name: name(id),
+            data: data.to_vec(),
+        };
+        let answer = self
+            .connection
+            .retrying(|| client_call!(self, generate_mac, request))
+            .await?;
         Ok((answer.mac, answer.key_version))
     }
 
     /// Whether `mac` is right for `data` under any version of the key.
     pub async fn verify_mac(&self, id: &str, data: &[u8], mac: &[u8]) -> Result<bool, ClientError> {
-        let request =
-            pb::VerifyMacRequest { name: name(id), data: data.to_vec(), mac: mac.to_vec(), key_version: 0 };
-        Ok(self.connection.retrying(|| client_call!(self, verify_mac, request)).await?.valid)
+        let request = pb::VerifyMacRequest {
+            name: name(id),
+            data: data.to_vec(),
+            mac: mac.to_vec(),
+            key_version: 0,
+        };
+        Ok(self
+            .connection
+            .retrying(|| client_call!(self, verify_mac, request))
+            .await?
+            .valid)
     }
 
     /// ECDSA P-256 signature (DER) over the SHA-256 of `message`, and the version that made it.
@@ -174,16 +228,33 @@ impl Kms {
     /// ECDSA P-256 signature (DER) over a SHA-256 digest, and the version that made it.
     pub async fn sign_digest(&self, id: &str, digest: &Digest) -> Result<(Vec<u8>, u32), ClientError> {
         let input = pb::asymmetric_sign_request::Input::Digest(digest.as_bytes().to_vec());
-        let request = pb::AsymmetricSignRequest { name: name(id), input: Some(input) };
-        let answer = self.connection.retrying(|| client_call!(self, asymmetric_sign, request)).await?;
+        let request = pb::AsymmetricSignRequest {
+            name: name(id),
+            input: Some(input),
+        };
+        let answer = self
+            .connection
+            .retrying(|| client_call!(self, asymmetric_sign, request))
+            .await?;
         Ok((answer.signature, answer.key_version))
     }
 
     /// Signs `payload` as a statement of `domain`.
-    pub async fn sign_statement(&self, id: &str, domain: &str, payload: Vec<u8>) -> Result<Signed, ClientError> {
+    pub async fn sign_statement(
+        &self,
+        id: &str,
+        domain: &str,
+        payload: Vec<u8>,
+    ) -> Result<Signed, ClientError> {
         let digest = Digest::of(&signed::signing_input(domain, &payload));
         let (signature, key_version) = self.sign_digest(id, &digest).await?;
-        Ok(Signed { domain: domain.to_owned(), payload, key: id.to_owned(), key_version, signature })
+        Ok(Signed {
+            domain: domain.to_owned(),
+            payload,
+            key: id.to_owned(),
+            key_version,
+            signature,
+        })
     }
 
     /// Whether kms holds `signature` (DER) to be right for `message` under any version of the key.
@@ -192,17 +263,29 @@ impl Kms {
         Signature::from_der(signature)?;
         let request = pb::AsymmetricVerifyRequest {
             name: name(id),
-            input: Some(pb::asymmetric_verify_request::Input::Digest(Digest::of(message).as_bytes().to_vec())),
+            input: Some(pb::asymmetric_verify_request::Input::Digest(
+                Digest::of(message).as_bytes().to_vec(),
+            )),
             signature: signature.to_vec(),
             key_version: 0,
         };
-        Ok(self.connection.retrying(|| client_call!(self, asymmetric_verify, request)).await?.valid)
+        Ok(self
+            .connection
+            .retrying(|| client_call!(self, asymmetric_verify, request))
+            .await?
+            .valid)
     }
 
     /// The public key of a version; 0 means the primary.
     pub async fn public_key(&self, id: &str, key_version: u32) -> Result<VerifyingKey, ClientError> {
-        let request = pb::GetPublicKeyRequest { name: name(id), key_version };
-        let answer = self.connection.retrying(|| client_call!(self, get_public_key, request)).await?;
+        let request = pb::GetPublicKeyRequest {
+            name: name(id),
+            key_version,
+        };
+        let answer = self
+            .connection
+            .retrying(|| client_call!(self, get_public_key, request))
+            .await?;
         Ok(VerifyingKey::from_pem(&answer.pem)?)
     }
 
@@ -217,7 +300,10 @@ impl Kms {
         statement: &'a Signed,
     ) -> Result<&'a [u8], ClientError> {
         if statement.key != id {
-            return Err(ClientError::Verification(format!("signed by the key `{}`, not by `{id}`", statement.key)));
+            return Err(ClientError::Verification(format!(
+                "signed by the key `{}`, not by `{id}`",
+                statement.key
+            )));
         }
         let key = self.public_key(id, statement.key_version.max(1)).await?;
         statement
@@ -234,6 +320,8 @@ fn check_crc(bytes: &[u8], expected: u32) -> Result<(), ClientError> {
     if crc32c(bytes) == expected {
         Ok(())
     } else {
-        Err(ClientError::Protocol("the answer was damaged on the way: its CRC32C does not fit"))
+        Err(ClientError::Protocol(
+            "the answer was damaged on the way: its CRC32C does not fit",
+        ))
     }
 }

@@ -104,7 +104,11 @@ impl DatasetManifest {
     pub fn parse(bytes: &[u8]) -> Result<Self, ClientError> {
         let manifest: Self = serde_json::from_slice(bytes)
             .map_err(|error| ClientError::Verification(format!("the manifest cannot be read: {error}")))?;
-        let bad = |what: &str| Err(ClientError::Verification(format!("the manifest is inconsistent: {what}")));
+        let bad = |what: &str| {
+            Err(ClientError::Verification(format!(
+                "the manifest is inconsistent: {what}"
+            )))
+        };
         if manifest.format != FORMAT {
             return bad("its format is not 1; use a newer asterism");
         }
@@ -125,7 +129,10 @@ impl DatasetManifest {
 
 /// What the wrapped data key and every chunk are bound to: dataset id and owner.
 pub fn dataset_context(dataset: &str, owner: &str) -> Vec<u8> {
-    Context::new("asterism/dataset/v1").field("dataset", dataset).field("owner", owner).encode()
+    Context::new("asterism/dataset/v1")
+        .field("dataset", dataset)
+        .field("owner", owner)
+        .encode()
 }
 
 /// SHA-256 over the concatenated SHA-256 digests of the ciphertext chunks.
@@ -146,7 +153,9 @@ mod base64_bytes {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+        STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -180,7 +189,11 @@ pub(crate) mod tests {
             chunk_table_sha256: Digest::of(b"table"),
             ciphertext_sha256: Digest::of(b"blob"),
             plaintext_hmac: Digest::of(b"mac"),
-            data_key: WrappedKey { key: "dataset-kek".into(), version: 1, wrapped: vec![1, 2, 3] },
+            data_key: WrappedKey {
+                key: "dataset-kek".into(),
+                version: 1,
+                wrapped: vec![1, 2, 3],
+            },
         }
     }
 
@@ -217,7 +230,10 @@ pub(crate) mod tests {
         let mut other = sample();
         other.chunks = 2;
         assert!(DatasetManifest::parse(&other.to_bytes()).is_err());
-        let extended = String::from_utf8(sample().to_bytes()).expect("JSON").replacen('{', r#"{"extra":1,"#, 1);
+        let extended =
+            String::from_utf8(sample().to_bytes())
+                .expect("JSON")
+                .replacen('{', r#"{"extra":1,"#, 1);
         assert!(DatasetManifest::parse(extended.as_bytes()).is_err());
     }
 }

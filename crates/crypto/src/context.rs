@@ -31,7 +31,8 @@ impl Context {
     }
 
     fn part(&mut self, bytes: &[u8]) {
-        self.encoded.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        self.encoded
+            .extend_from_slice(&(bytes.len() as u64).to_be_bytes());
         self.encoded.extend_from_slice(bytes);
     }
 }

@@ -74,9 +74,14 @@ pub fn open(key: &SecretKey, envelope: &[u8], aad: &[u8]) -> Result<SecretBytes,
     if !bool::from(derived.commitment().ct_eq(commitment)) {
         return Err(CryptoError::Authentication);
     }
-    let payload = Payload { msg: ciphertext, aad: &authenticated(head, aad) };
-    let plaintext =
-        derived.cipher().decrypt(&derived.nonce(), payload).map_err(|_| CryptoError::Authentication)?;
+    let payload = Payload {
+        msg: ciphertext,
+        aad: &authenticated(head, aad),
+    };
+    let plaintext = derived
+        .cipher()
+        .decrypt(&derived.nonce(), payload)
+        .map_err(|_| CryptoError::Authentication)?;
     Ok(SecretBytes::new(plaintext))
 }
 
@@ -87,15 +92,21 @@ pub fn open(key: &SecretKey, envelope: &[u8], aad: &[u8]) -> Result<SecretBytes,
 pub fn parse_header(envelope: &[u8]) -> Result<EnvelopeHeader, CryptoError> {
     const MALFORMED: CryptoError = CryptoError::Malformed("envelope");
     let rest = envelope.strip_prefix(MAGIC).ok_or(MALFORMED)?;
-    let [version, rest @ ..] = rest else { return Err(MALFORMED) };
+    let [version, rest @ ..] = rest else {
+        return Err(MALFORMED);
+    };
     if *version != VERSION {
         return Err(CryptoError::UnsupportedVersion(*version));
     }
-    let [suite, rest @ ..] = rest else { return Err(MALFORMED) };
+    let [suite, rest @ ..] = rest else {
+        return Err(MALFORMED);
+    };
     if *suite != SUITE {
         return Err(CryptoError::UnsupportedSuite(*suite));
     }
-    let [id_bytes, rest @ ..] = rest else { return Err(MALFORMED) };
+    let [id_bytes, rest @ ..] = rest else {
+        return Err(MALFORMED);
+    };
     let id_bytes = usize::from(*id_bytes);
     if !(1..=MAX_KEY_ID_BYTES).contains(&id_bytes) {
         return Err(MALFORMED);
@@ -106,7 +117,10 @@ pub fn parse_header(envelope: &[u8]) -> Result<EnvelopeHeader, CryptoError> {
     let body = rest.get(SALT_BYTES + COMMITMENT_BYTES..).ok_or(MALFORMED)?;
     let plaintext_bytes = body.len().checked_sub(TAG_BYTES).ok_or(MALFORMED)?;
     Ok(EnvelopeHeader {
-        key_ref: KeyRef { key, version: u32::from_be_bytes(*version) },
+        key_ref: KeyRef {
+            key,
+            version: u32::from_be_bytes(*version),
+        },
         suite: *suite,
         header_bytes: envelope.len() - body.len(),
         plaintext_bytes,
@@ -132,7 +146,10 @@ pub(crate) fn seal_with_salt(
     let derived = Derived::new(key, salt, &envelope);
     envelope.extend_from_slice(salt);
     envelope.extend_from_slice(derived.commitment());
-    let payload = Payload { msg: plaintext, aad: &authenticated(&envelope, aad) };
+    let payload = Payload {
+        msg: plaintext,
+        aad: &authenticated(&envelope, aad),
+    };
     let ciphertext = derived
         .cipher()
         .encrypt(&derived.nonce(), payload)

@@ -26,7 +26,11 @@ pub struct Argon2Params {
 impl Default for Argon2Params {
     /// The second recommendation of RFC 9106, section 4: 64 MiB, 3 passes, 4 lanes.
     fn default() -> Self {
-        Self { memory_kib: 64 << 10, iterations: 3, parallelism: 4 }
+        Self {
+            memory_kib: 64 << 10,
+            iterations: 3,
+            parallelism: 4,
+        }
     }
 }
 
@@ -42,8 +46,8 @@ pub fn derive_key(password: &[u8], salt: &[u8; 16], params: &Argon2Params) -> Re
     {
         return Err(INVALID);
     }
-    let checked =
-        Params::new(params.memory_kib, params.iterations, params.parallelism, Some(32)).map_err(|_| INVALID)?;
+    let checked = Params::new(params.memory_kib, params.iterations, params.parallelism, Some(32))
+        .map_err(|_| INVALID)?;
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, checked)
         .hash_password_into(password, salt, key.as_mut_slice())

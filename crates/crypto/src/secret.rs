@@ -16,14 +16,18 @@ impl SecretKey {
     /// # Errors
     /// [`CryptoError::Randomness`]
     pub fn generate() -> Result<Self, CryptoError> {
-        let mut key = Self { bytes: Box::new(Zeroizing::new([0; 32])) };
+        let mut key = Self {
+            bytes: Box::new(Zeroizing::new([0; 32])),
+        };
         getrandom::fill(key.bytes.as_mut_slice()).map_err(|_| CryptoError::Randomness)?;
         Ok(key)
     }
 
     /// A key from its bytes; the caller's copy is wiped.
     pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
-        let key = Self { bytes: Box::new(Zeroizing::new(bytes)) };
+        let key = Self {
+            bytes: Box::new(Zeroizing::new(bytes)),
+        };
         bytes.zeroize();
         key
     }
@@ -36,7 +40,9 @@ impl SecretKey {
         if bytes.len() != 32 {
             return Err(CryptoError::InvalidKey);
         }
-        let mut key = Self { bytes: Box::new(Zeroizing::new([0; 32])) };
+        let mut key = Self {
+            bytes: Box::new(Zeroizing::new([0; 32])),
+        };
         key.bytes.copy_from_slice(bytes);
         Ok(key)
     }
@@ -55,7 +61,9 @@ pub struct SecretBytes {
 impl SecretBytes {
     /// Takes the bytes; they are wiped on drop.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: Zeroizing::new(bytes) }
+        Self {
+            bytes: Zeroizing::new(bytes),
+        }
     }
 
     /// The bytes: handle with care.

@@ -36,7 +36,9 @@ impl SigningKey {
     /// # Errors
     /// [`CryptoError::InvalidKey`] when that is not in 1..n.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CryptoError> {
-        ecdsa::SigningKey::from_slice(bytes).map(Self).map_err(|_| CryptoError::InvalidKey)
+        ecdsa::SigningKey::from_slice(bytes)
+            .map(Self)
+            .map_err(|_| CryptoError::InvalidKey)
     }
 
     /// The scalar, 32 bytes big-endian.
@@ -51,7 +53,11 @@ impl SigningKey {
 
     /// Signs a digest that was computed elsewhere.
     pub fn sign_digest(&self, digest: &Digest) -> Signature {
-        Signature(self.0.sign_prehash(digest.as_bytes()).expect("32 bytes are long enough for P-256"))
+        Signature(
+            self.0
+                .sign_prehash(digest.as_bytes())
+                .expect("32 bytes are long enough for P-256"),
+        )
     }
 
     /// The public key.
@@ -67,7 +73,10 @@ pub struct VerifyingKey(ecdsa::VerifyingKey);
 impl VerifyingKey {
     /// SubjectPublicKeyInfo (RFC 5480) in DER.
     pub fn to_spki_der(&self) -> Vec<u8> {
-        self.0.to_public_key_der().expect("a point of P-256 has an SPKI form").into_vec()
+        self.0
+            .to_public_key_der()
+            .expect("a point of P-256 has an SPKI form")
+            .into_vec()
     }
 
     /// Reads SubjectPublicKeyInfo in DER.
@@ -75,12 +84,16 @@ impl VerifyingKey {
     /// # Errors
     /// [`CryptoError::InvalidKey`] for anything but a P-256 key.
     pub fn from_spki_der(der: &[u8]) -> Result<Self, CryptoError> {
-        ecdsa::VerifyingKey::from_public_key_der(der).map(Self).map_err(|_| CryptoError::InvalidKey)
+        ecdsa::VerifyingKey::from_public_key_der(der)
+            .map(Self)
+            .map_err(|_| CryptoError::InvalidKey)
     }
 
     /// SubjectPublicKeyInfo in PEM (RFC 7468).
     pub fn to_pem(&self) -> String {
-        self.0.to_public_key_pem(LineEnding::LF).expect("a point of P-256 has an SPKI form")
+        self.0
+            .to_public_key_pem(LineEnding::LF)
+            .expect("a point of P-256 has an SPKI form")
     }
 
     /// Reads SubjectPublicKeyInfo in PEM.
@@ -88,7 +101,9 @@ impl VerifyingKey {
     /// # Errors
     /// [`CryptoError::InvalidKey`] for anything but a P-256 key.
     pub fn from_pem(pem: &str) -> Result<Self, CryptoError> {
-        ecdsa::VerifyingKey::from_public_key_pem(pem).map(Self).map_err(|_| CryptoError::InvalidKey)
+        ecdsa::VerifyingKey::from_public_key_pem(pem)
+            .map(Self)
+            .map_err(|_| CryptoError::InvalidKey)
     }
 
     /// Checks a signature over the SHA-256 of `message`.
@@ -96,7 +111,9 @@ impl VerifyingKey {
     /// # Errors
     /// [`CryptoError::InvalidSignature`]
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), CryptoError> {
-        self.0.verify(message, &signature.0).map_err(|_| CryptoError::InvalidSignature)
+        self.0
+            .verify(message, &signature.0)
+            .map_err(|_| CryptoError::InvalidSignature)
     }
 
     /// Checks a signature over a digest that was computed elsewhere.
@@ -104,7 +121,9 @@ impl VerifyingKey {
     /// # Errors
     /// [`CryptoError::InvalidSignature`]
     pub fn verify_digest(&self, digest: &Digest, signature: &Signature) -> Result<(), CryptoError> {
-        self.0.verify_prehash(digest.as_bytes(), &signature.0).map_err(|_| CryptoError::InvalidSignature)
+        self.0
+            .verify_prehash(digest.as_bytes(), &signature.0)
+            .map_err(|_| CryptoError::InvalidSignature)
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo in DER.
@@ -128,7 +147,9 @@ impl Signature {
     /// # Errors
     /// [`CryptoError::Malformed`]
     pub fn from_der(der: &[u8]) -> Result<Self, CryptoError> {
-        ecdsa::Signature::from_der(der).map(Self).map_err(|_| CryptoError::Malformed("DER signature"))
+        ecdsa::Signature::from_der(der)
+            .map(Self)
+            .map_err(|_| CryptoError::Malformed("DER signature"))
     }
 
     /// `r || s`, 32 bytes each (IEEE P1363).
@@ -141,6 +162,8 @@ impl Signature {
     /// # Errors
     /// [`CryptoError::Malformed`] for another length or numbers outside 1..n.
     pub fn from_fixed(bytes: &[u8]) -> Result<Self, CryptoError> {
-        ecdsa::Signature::from_slice(bytes).map(Self).map_err(|_| CryptoError::Malformed("fixed-size signature"))
+        ecdsa::Signature::from_slice(bytes)
+            .map(Self)
+            .map_err(|_| CryptoError::Malformed("fixed-size signature"))
     }
 }

@@ -39,7 +39,9 @@ impl Signed {
 
 /// The bytes whose SHA-256 is signed: a fixed prefix and the domain, each with its length, then the payload.
 pub fn signing_input(domain: &str, payload: &[u8]) -> Vec<u8> {
-    let mut input = Context::new("asterism/signed/v1").field("domain", domain).encode();
+    let mut input = Context::new("asterism/signed/v1")
+        .field("domain", domain)
+        .encode();
     input.extend_from_slice(payload);
     input
 }
@@ -62,6 +64,8 @@ pub mod base64_bytes {
     /// # Errors
     /// When the text is not base64.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+        STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(D::Error::custom)
     }
 }

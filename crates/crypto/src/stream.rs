@@ -66,7 +66,11 @@ impl StreamHeader {
         let chunk_bytes = u32::from_be_bytes(*chunk_bytes);
         check_chunk_bytes(chunk_bytes)?;
         let commitment = commitment.try_into().map_err(|_| MALFORMED)?;
-        Ok(Self { chunk_bytes, salt: *salt, commitment })
+        Ok(Self {
+            chunk_bytes,
+            salt: *salt,
+            commitment,
+        })
     }
 
     fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -111,7 +115,11 @@ impl StreamSealer {
     ) -> Result<(Self, [u8; HEADER_BYTES]), CryptoError> {
         check_chunk_bytes(chunk_bytes)?;
         let derived = Derived::new(data_key, &salt, chunk_bytes, context);
-        let header = StreamHeader { chunk_bytes, salt, commitment: derived.commitment() };
+        let header = StreamHeader {
+            chunk_bytes,
+            salt,
+            commitment: derived.commitment(),
+        };
         let sealer = Self {
             cipher: derived.cipher(),
             prefix: derived.prefix(),
@@ -144,10 +152,14 @@ impl StreamSealer {
         }
         let full = self.chunk_bytes as usize;
         if buffer.len() > full || (!last && buffer.len() != full) {
-            return Err(CryptoError::InvalidParameters("every chunk but the last must be full"));
+            return Err(CryptoError::InvalidParameters(
+                "every chunk but the last must be full",
+            ));
         }
         if last && buffer.is_empty() && self.next > 0 {
-            return Err(CryptoError::InvalidParameters("an empty last chunk must be the only one"));
+            return Err(CryptoError::InvalidParameters(
+                "an empty last chunk must be the only one",
+            ));
         }
         let nonce = nonce(&self.prefix, self.next, last)
             .ok_or(CryptoError::InvalidParameters("a stream has at most 2^32 chunks"))?;
@@ -179,7 +191,11 @@ impl StreamOpener {
         if !bool::from(derived.commitment().ct_eq(&header.commitment)) {
             return Err(CryptoError::Authentication);
         }
-        Ok(Self { cipher: derived.cipher(), prefix: derived.prefix(), chunk_bytes: header.chunk_bytes })
+        Ok(Self {
+            cipher: derived.cipher(),
+            prefix: derived.prefix(),
+            chunk_bytes: header.chunk_bytes,
+        })
     }
 
     /// Plaintext bytes of every chunk but the last.
@@ -201,14 +217,23 @@ impl StreamOpener {
     ///
     /// # Errors
     /// [`CryptoError::ChunkDamaged`]; the buffer then holds ciphertext still.
-    pub fn open_chunk_in_place(&self, index: u64, last: bool, buffer: &mut Vec<u8>) -> Result<(), CryptoError> {
+    pub fn open_chunk_in_place(
+        &self,
+        index: u64,
+        last: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
         let damaged = CryptoError::ChunkDamaged { index };
         let full = self.chunk_bytes as usize + TAG_BYTES;
         if buffer.len() > full || (!last && buffer.len() != full) {
             return Err(damaged);
         }
-        let Some(nonce) = nonce(&self.prefix, index, last) else { return Err(damaged) };
-        self.cipher.decrypt_in_place(&nonce, b"", buffer).map_err(|_| damaged)
+        let Some(nonce) = nonce(&self.prefix, index, last) else {
+            return Err(damaged);
+        };
+        self.cipher
+            .decrypt_in_place(&nonce, b"", buffer)
+            .map_err(|_| damaged)
     }
 }
 

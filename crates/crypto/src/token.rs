@@ -36,7 +36,10 @@ impl TokenKey {
         let (body, tag) = token.rsplit_once('.').ok_or(MALFORMED)?;
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| MALFORMED)?;
         self.0.verify(body.as_bytes(), &tag)?;
-        let claims = body.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('.')).ok_or(MALFORMED)?;
+        let claims = body
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .ok_or(MALFORMED)?;
         URL_SAFE_NO_PAD.decode(claims).map_err(|_| MALFORMED)
     }
 }

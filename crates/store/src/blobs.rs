@@ -68,7 +68,10 @@ impl FromStr for BlobName {
         if starts && text.len() <= 128 && text.bytes().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-')) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(StoreError::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a blob name")))
+            Err(StoreError::Io(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a blob name",
+            )))
         }
     }
 }
@@ -110,13 +113,20 @@ impl Blobs for FsBlobs {
     fn create(&self) -> Result<Box<dyn BlobWriter>, StoreError> {
         // tempfile makes files of mode 0600.
         let staged = tempfile::Builder::new().prefix(STAGED).tempfile_in(&self.dir)?;
-        Ok(Box::new(FsWriter { staged, dir: self.dir.clone(), written: 0 }))
+        Ok(Box::new(FsWriter {
+            staged,
+            dir: self.dir.clone(),
+            written: 0,
+        }))
     }
 
     fn open(&self, name: &BlobName) -> Result<Box<dyn BlobReader>, StoreError> {
         let file = File::open(self.path(name)).map_err(missing)?;
         let len = file.metadata()?.len();
-        Ok(Box::new(FsReader { file: BufReader::with_capacity(64 << 10, file), len }))
+        Ok(Box::new(FsReader {
+            file: BufReader::with_capacity(64 << 10, file),
+            len,
+        }))
     }
 
     fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
@@ -176,7 +186,9 @@ impl Write for FsWriter {
 impl BlobWriter for FsWriter {
     fn commit(self: Box<Self>, name: &BlobName) -> Result<(), StoreError> {
         self.staged.as_file().sync_all()?;
-        self.staged.persist(self.dir.join(&name.0)).map_err(|error| StoreError::from(error.error))?;
+        self.staged
+            .persist(self.dir.join(&name.0))
+            .map_err(|error| StoreError::from(error.error))?;
         sync_dir(&self.dir)
     }
 
@@ -209,5 +221,9 @@ impl BlobReader for FsReader {
 }
 
 fn missing(error: io::Error) -> StoreError {
-    if error.kind() == io::ErrorKind::NotFound { StoreError::NotFound } else { error.into() }
+    if error.kind() == io::ErrorKind::NotFound {
+        StoreError::NotFound
+    } else {
+        error.into()
+    }
 }

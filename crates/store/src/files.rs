@@ -16,12 +16,17 @@ use crate::StoreError;
 /// # Errors
 /// [`StoreError::NoSpace`], [`StoreError::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut staged = tempfile::Builder::new().prefix(".staged-").tempfile_in(dir)?;
     staged.write_all(bytes)?;
     staged.as_file().set_permissions(Permissions::from_mode(mode))?;
     staged.as_file().sync_all()?;
-    staged.persist(path).map_err(|error| StoreError::from(error.error))?;
+    staged
+        .persist(path)
+        .map_err(|error| StoreError::from(error.error))?;
     sync_dir(dir)
 }
 
@@ -31,7 +36,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
 /// [`StoreError::Exposed`] when group or others may read it, [`StoreError::Io`].
 pub fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-        return Err(StoreError::Exposed { path: path.display().to_string() });
+        return Err(StoreError::Exposed {
+            path: path.display().to_string(),
+        });
     }
     Ok(fs::read(path)?)
 }
@@ -63,8 +70,12 @@ pub struct DirLock(#[expect(dead_code, reason = "the lock lasts as long as the f
 /// # Errors
 /// [`StoreError::Locked`] when somebody has it.
 pub fn lock_dir(dir: &Path) -> Result<DirLock, StoreError> {
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock"))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join("lock"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(DirLock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked),

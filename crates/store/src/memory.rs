@@ -30,7 +30,11 @@ impl MemoryRecords {
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         batch.check()?;
         let mut map = self.map();
-        if batch.expectations.iter().any(|(key, value)| map.get(key) != value.as_ref()) {
+        if batch
+            .expectations
+            .iter()
+            .any(|(key, value)| map.get(key) != value.as_ref())
+        {
             return Err(StoreError::Conflict);
         }
         for (key, value) in batch.writes {
@@ -51,11 +55,19 @@ impl Records for MemoryRecords {
     fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
         let start = from.max(prefix).to_vec();
         let map = self.map();
-        let found = map.range(start..).take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+        let found = map
+            .range(start..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .take(limit);
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn scan_back(&self, before: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+    fn scan_back(
+        &self,
+        before: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         let end = before.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
         if before.is_some_and(|before| before <= prefix) {
             return Ok(vec![]);
@@ -71,6 +83,10 @@ impl Records for MemoryRecords {
     }
 
     fn bytes_on_disk(&self) -> Result<u64, StoreError> {
-        Ok(self.map().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+        Ok(self
+            .map()
+            .iter()
+            .map(|(key, value)| (key.len() + value.len()) as u64)
+            .sum())
     }
 }

@@ -21,7 +21,12 @@ pub trait Records: Send + Sync {
     fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
 
     /// Records under `prefix` before the key `before` (exclusive; `None` from the end), descending, at most `limit`.
-    fn scan_back(&self, before: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
+    fn scan_back(
+        &self,
+        before: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
 
     /// Queues a batch without waiting. Batches are applied in the order of their submission.
     fn submit(&self, batch: Batch) -> Ticket;
@@ -86,11 +91,17 @@ impl Batch {
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         for (key, value) in &self.writes {
             if key.len() > MAX_KEY {
-                return Err(StoreError::TooLarge { limit: MAX_KEY, actual: key.len() });
+                return Err(StoreError::TooLarge {
+                    limit: MAX_KEY,
+                    actual: key.len(),
+                });
             }
             let actual = value.as_ref().map_or(0, Vec::len);
             if actual > MAX_VALUE {
-                return Err(StoreError::TooLarge { limit: MAX_VALUE, actual });
+                return Err(StoreError::TooLarge {
+                    limit: MAX_VALUE,
+                    actual,
+                });
             }
         }
         Ok(())

@@ -45,7 +45,11 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, min_free_bytes: 16 << 20, lock_patience: Duration::ZERO }
+        Self {
+            cache_bytes: 64 << 20,
+            min_free_bytes: 16 << 20,
+            lock_patience: Duration::ZERO,
+        }
     }
 }
 
@@ -105,7 +109,13 @@ impl SledRecords {
             .name("committer".into())
             .spawn(move || committer.run(&queued))
             .map_err(StoreError::Io)?;
-        Ok(Self { db, queue: Some(queue), committer: Mutex::new(Some(thread)), closed, _lock: lock })
+        Ok(Self {
+            db,
+            queue: Some(queue),
+            committer: Mutex::new(Some(thread)),
+            closed,
+            _lock: lock,
+        })
     }
 }
 
@@ -113,7 +123,12 @@ impl Drop for SledRecords {
     fn drop(&mut self) {
         // Closing the queue ends the committer after what is queued; the directory's lock goes after that.
         self.queue = None;
-        if let Some(thread) = self.committer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self
+            .committer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             let _ = thread.join();
         }
     }
@@ -138,7 +153,12 @@ impl Records for SledRecords {
         })
     }
 
-    fn scan_back(&self, before: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+    fn scan_back(
+        &self,
+        before: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
         guarded(|| {
             let end = match before {
                 Some(before) if before <= prefix => return Ok(vec![]),
@@ -173,8 +193,15 @@ impl Records for SledRecords {
             return Ticket::done(Err(error));
         }
         let (answer, receiver) = mpsc::sync_channel(1);
-        let queued = self.queue.as_ref().is_some_and(|queue| queue.send(Queued { batch, answer }).is_ok());
-        if queued { Ticket::pending(receiver) } else { Ticket::done(Err(StoreError::Closed)) }
+        let queued = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.send(Queued { batch, answer }).is_ok());
+        if queued {
+            Ticket::pending(receiver)
+        } else {
+            Ticket::done(Err(StoreError::Closed))
+        }
     }
 
     fn bytes_on_disk(&self) -> Result<u64, StoreError> {
@@ -214,7 +241,11 @@ impl Committer {
             for queued in group {
                 // Deletions make room, sooner or later.
                 let frees = queued.batch.writes.iter().all(|(_, value)| value.is_none());
-                let result = if frees { self.write(std::slice::from_ref(&queued.batch)).pop() } else { None };
+                let result = if frees {
+                    self.write(std::slice::from_ref(&queued.batch)).pop()
+                } else {
+                    None
+                };
                 let _ = queued.answer.send(result.unwrap_or(Err(StoreError::NoSpace)));
             }
             return;
@@ -238,7 +269,10 @@ impl Committer {
         self.closed.store(true, Ordering::Release);
         tracing::error!(error = %failure, "the store is closed after a failed write; restart the service");
         let mut failure = Some(failure);
-        batches.iter().map(|_| Err(failure.take().unwrap_or(StoreError::Closed))).collect()
+        batches
+            .iter()
+            .map(|_| Err(failure.take().unwrap_or(StoreError::Closed)))
+            .collect()
     }
 
     fn try_write(&self, batches: &[Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
@@ -255,7 +289,12 @@ impl Committer {
                 holds &= same;
             }
             if holds {
-                pending.extend(batch.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())));
+                pending.extend(
+                    batch
+                        .writes
+                        .iter()
+                        .map(|(key, value)| (key.as_slice(), value.as_deref())),
+                );
             }
             results.push(if holds { Ok(()) } else { Err(StoreError::Conflict) });
         }
@@ -279,7 +318,9 @@ fn lock_patiently(path: &Path, patience: Duration) -> Result<DirLock, StoreError
     let begun = Instant::now();
     loop {
         match lock_dir(path) {
-            Err(StoreError::Locked) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(10)),
+            Err(StoreError::Locked) if begun.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
             result => return result,
         }
     }
@@ -311,4 +352,7 @@ fn from_sled(error: sled::Error) -> StoreError {
     }
 }
 
-const _: () = assert!(MAX_VALUE < 16 << 10, "larger values make sled write blob files that it never fsyncs");
+const _: () = assert!(
+    MAX_VALUE < 16 << 10,
+    "larger values make sled write blob files that it never fsyncs"
+);

@@ -31,9 +31,19 @@ fn a_blob_is_seen_after_its_commit_and_only_by_its_owner() {
     assert_eq!(rest, "tent");
     let path = blobs.path_hint(&name("a.blob")).unwrap();
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(dir.path().join("blobs")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(dir.path().join("blobs"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
     blobs.delete(&name("a.blob")).unwrap();
-    assert!(matches!(blobs.open(&name("a.blob")).err(), Some(StoreError::NotFound)));
+    assert!(matches!(
+        blobs.open(&name("a.blob")).err(),
+        Some(StoreError::NotFound)
+    ));
     assert!(matches!(blobs.delete(&name("a.blob")), Err(StoreError::NotFound)));
 }
 
@@ -61,14 +71,28 @@ fn a_sweep_deletes_what_nobody_claims() {
     for blob in ["kept", "left-over"] {
         blobs.create().unwrap().commit(&name(blob)).unwrap();
     }
-    assert_eq!(sweep(&blobs, &|blob| *blob == name("kept")).unwrap(), [name("left-over")]);
+    assert_eq!(
+        sweep(&blobs, &|blob| *blob == name("kept")).unwrap(),
+        [name("left-over")]
+    );
     assert_eq!(blobs.list().unwrap(), [name("kept")]);
 }
 
 #[test]
 fn names_that_could_leave_the_directory_are_refused() {
     let long = "a".repeat(129);
-    for bad in ["", ".", "..", "../x", "a/b", ".hidden", "A", "a b", "-a", long.as_str()] {
+    for bad in [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        ".hidden",
+        "A",
+        "a b",
+        "-a",
+        long.as_str(),
+    ] {
         assert!(bad.parse::<BlobName>().is_err(), "{bad}");
     }
 }
@@ -81,5 +105,8 @@ fn secret_files_are_private_or_refused() {
     files::write_atomic(&path, b"two", 0o600).unwrap();
     assert_eq!(files::read_private(&path).unwrap(), b"two");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-    assert!(matches!(files::read_private(&path), Err(StoreError::Exposed { .. })));
+    assert!(matches!(
+        files::read_private(&path),
+        Err(StoreError::Exposed { .. })
+    ));
 }

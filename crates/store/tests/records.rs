@@ -9,7 +9,9 @@ use proptest::prelude::*;
 fn over_all(law: impl Fn(Arc<dyn Records>)) {
     law(Arc::new(MemoryRecords::new()));
     let dir = tempfile::tempdir().unwrap();
-    law(Arc::new(SledRecords::open(dir.path(), SledOptions::default()).unwrap()));
+    law(Arc::new(
+        SledRecords::open(dir.path(), SledOptions::default()).unwrap(),
+    ));
 }
 
 fn keys(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<&[u8]> {
@@ -25,7 +27,15 @@ fn a_batch_is_written_whole_or_not_at_all() {
         let refused = records.commit(Batch::new().put("a", "9").expect_value("b", "3"));
         assert!(matches!(refused, Err(StoreError::Conflict)));
         assert_eq!(records.get(b"a").unwrap().as_deref(), Some(b"1".as_slice()));
-        records.commit(Batch::new().put("a", "9").delete("b").expect_value("b", "2").expect_absent("c")).unwrap();
+        records
+            .commit(
+                Batch::new()
+                    .put("a", "9")
+                    .delete("b")
+                    .expect_value("b", "2")
+                    .expect_absent("c"),
+            )
+            .unwrap();
         assert_eq!(records.get(b"a").unwrap().as_deref(), Some(b"9".as_slice()));
         assert_eq!(records.get(b"b").unwrap(), None);
     });
@@ -38,7 +48,10 @@ fn what_is_too_large_is_refused_and_leaves_nothing() {
         assert!(matches!(refused, Err(StoreError::TooLarge { .. })));
         assert_eq!(records.get(b"a").unwrap(), None);
         records.commit(Batch::new().put("b", vec![0; MAX_VALUE])).unwrap();
-        assert!(matches!(records.commit(Batch::new().put(vec![0; 513], "")), Err(StoreError::TooLarge { .. })));
+        assert!(matches!(
+            records.commit(Batch::new().put(vec![0; 513], "")),
+            Err(StoreError::TooLarge { .. })
+        ));
     });
 }
 
@@ -46,12 +59,17 @@ fn what_is_too_large_is_refused_and_leaves_nothing() {
 fn scans_keep_to_their_prefix_order_and_limit() {
     over_all(|records| {
         let all = ["a", "b1", "b2", "b3", "c"];
-        records.commit(all.iter().fold(Batch::new(), |batch, key| batch.put(*key, "v"))).unwrap();
+        records
+            .commit(all.iter().fold(Batch::new(), |batch, key| batch.put(*key, "v")))
+            .unwrap();
         assert_eq!(keys(&records.scan(b"", b"b", 10).unwrap()), [b"b1", b"b2", b"b3"]);
         assert_eq!(keys(&records.scan(b"b2", b"b", 10).unwrap()), [b"b2", b"b3"]);
         assert_eq!(keys(&records.scan(b"", b"b", 2).unwrap()), [b"b1", b"b2"]);
         assert_eq!(keys(&records.scan_back(None, b"b", 2).unwrap()), [b"b3", b"b2"]);
-        assert_eq!(keys(&records.scan_back(Some(b"b3"), b"b", 9).unwrap()), [b"b2", b"b1"]);
+        assert_eq!(
+            keys(&records.scan_back(Some(b"b3"), b"b", 9).unwrap()),
+            [b"b2", b"b1"]
+        );
         assert!(records.scan_back(Some(b"b"), b"b", 9).unwrap().is_empty());
         assert_eq!(records.scan(b"", b"", 100).unwrap().len(), 5);
         assert_eq!(records.scan_back(None, b"", 100).unwrap().len(), 5);
@@ -69,7 +87,8 @@ fn of_many_who_race_for_one_value_each_wins_once() {
                     let mut done = 0;
                     while done < 20 {
                         let now = records.get(b"n").unwrap().unwrap();
-                        let next = (String::from_utf8(now.clone()).unwrap().parse::<u64>().unwrap() + 1).to_string();
+                        let next =
+                            (String::from_utf8(now.clone()).unwrap().parse::<u64>().unwrap() + 1).to_string();
                         match records.commit(Batch::new().put("n", next).expect_value("n", now)) {
                             Ok(()) => done += 1,
                             Err(StoreError::Conflict) => {}
@@ -89,7 +108,11 @@ fn tickets_are_answered_in_the_order_of_submission() {
         let tickets: Vec<_> = (0..200u32)
             .map(|n| {
                 let batch = Batch::new().put("last", n.to_be_bytes());
-                let batch = if n == 0 { batch.expect_absent("last") } else { batch.expect_value("last", (n - 1).to_be_bytes()) };
+                let batch = if n == 0 {
+                    batch.expect_absent("last")
+                } else {
+                    batch.expect_value("last", (n - 1).to_be_bytes())
+                };
                 records.submit(batch)
             })
             .collect();
@@ -119,9 +142,15 @@ fn a_nearly_full_disk_refuses_writes_and_allows_deletions() {
         records.commit(Batch::new().put("k", "v")).unwrap();
     }
     // As much space as no disk has stands for a disk without space.
-    let full = SledOptions { min_free_bytes: u64::MAX, ..SledOptions::default() };
+    let full = SledOptions {
+        min_free_bytes: u64::MAX,
+        ..SledOptions::default()
+    };
     let records = SledRecords::open(dir.path(), full).unwrap();
-    assert!(matches!(records.commit(Batch::new().put("l", "v")), Err(StoreError::NoSpace)));
+    assert!(matches!(
+        records.commit(Batch::new().put("l", "v")),
+        Err(StoreError::NoSpace)
+    ));
     assert_eq!(records.get(b"l").unwrap(), None);
     records.commit(Batch::new().delete("k")).unwrap();
     assert_eq!(records.get(b"k").unwrap(), None);
@@ -133,7 +162,9 @@ fn a_damaged_file_is_an_error_and_no_panic() {
     {
         let records = SledRecords::open(dir.path(), SledOptions::default()).unwrap();
         for n in 0..200u32 {
-            records.commit(Batch::new().put(n.to_be_bytes(), vec![n as u8; 300])).unwrap();
+            records
+                .commit(Batch::new().put(n.to_be_bytes(), vec![n as u8; 300]))
+                .unwrap();
         }
     }
     let file = dir.path().join("sled").join("db");
@@ -145,7 +176,10 @@ fn a_damaged_file_is_an_error_and_no_panic() {
         // Either it says so, or everything that it gives is what was written.
         if let Ok(records) = SledRecords::open(dir.path(), SledOptions::default()) {
             for (key, value) in records.scan(b"", b"", 1000).unwrap_or_default() {
-                assert!(value.iter().all(|byte| *byte == key[3]), "a wrong value was given");
+                assert!(
+                    value.iter().all(|byte| *byte == key[3]),
+                    "a wrong value was given"
+                );
             }
         }
     }

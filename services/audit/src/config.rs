@@ -13,7 +13,9 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { common: Common::for_service("audit") }
+        Self {
+            common: Common::for_service("audit"),
+        }
     }
 }
 

@@ -40,7 +40,10 @@ pub enum AuditError {
 
 impl AuditError {
     pub(crate) fn field(field: &'static str, description: impl Into<String>) -> Self {
-        Self::Field { field, description: description.into() }
+        Self::Field {
+            field,
+            description: description.into(),
+        }
     }
 }
 
@@ -78,7 +81,10 @@ impl Classify for AuditError {
     fn violations(&self) -> Vec<FieldViolation> {
         match self {
             Self::Field { field, description } => {
-                vec![FieldViolation { field: (*field).to_owned(), description: description.clone() }]
+                vec![FieldViolation {
+                    field: (*field).to_owned(),
+                    description: description.clone(),
+                }]
             }
             _ => vec![],
         }

@@ -40,8 +40,9 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     let max = common.limits.max_message_bytes;
     let server = foundation.server(common);
     let adapter = Adapter::new(foundation.gate.clone(), log.clone(), size, server.draining());
-    let service =
-        AuditServiceServer::new(adapter).max_decoding_message_size(max).max_encoding_message_size(max);
+    let service = AuditServiceServer::new(adapter)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
     tokio::spawn(note_head(Arc::downgrade(&log)));
     let server = server.add(service).on_shutdown(move || async move {
         let noted = tokio::task::spawn_blocking(move || log.note_head()).await;

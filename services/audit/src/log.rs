@@ -52,7 +52,10 @@ impl Head {
     const EMPTY: [u8; 32] = [0; 32];
 
     fn empty() -> Self {
-        Self { size: 0, chain: Digest::from_bytes(Self::EMPTY) }
+        Self {
+            size: 0,
+            chain: Digest::from_bytes(Self::EMPTY),
+        }
     }
 
     fn to_bytes(self) -> Vec<u8> {
@@ -60,9 +63,14 @@ impl Head {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, AuditError> {
-        let (size, chain) = bytes.split_first_chunk::<8>().ok_or(AuditError::Damaged("head"))?;
+        let (size, chain) = bytes
+            .split_first_chunk::<8>()
+            .ok_or(AuditError::Damaged("head"))?;
         let chain = chain.try_into().map_err(|_| AuditError::Damaged("head"))?;
-        Ok(Self { size: u64::from_be_bytes(*size), chain: Digest::from_bytes(chain) })
+        Ok(Self {
+            size: u64::from_be_bytes(*size),
+            chain: Digest::from_bytes(chain),
+        })
     }
 }
 
@@ -136,9 +144,14 @@ impl Log {
             }
             let index = next.size;
             let bytes = entry::encode(now_ms, &event.body);
-            next = Head { size: index + 1, chain: chain(&next.chain, &bytes) };
+            next = Head {
+                size: index + 1,
+                chain: chain(&next.chain, &bytes),
+            };
             let stored = [next.chain.as_bytes().as_slice(), &bytes].concat();
-            batch = batch.put(entry_key(index), stored).put(id_key(&event.id), index.to_be_bytes());
+            batch = batch
+                .put(entry_key(index), stored)
+                .put(id_key(&event.id), index.to_be_bytes());
             for key in find::fact_keys(&event.facts, index) {
                 batch = batch.put(key, []);
             }
@@ -162,7 +175,10 @@ impl Log {
     /// # Errors
     /// [`AuditError::Damaged`] when it is not there.
     pub fn entry(&self, index: u64) -> Result<Entry, AuditError> {
-        let stored = self.records.get(&entry_key(index))?.ok_or(AuditError::Damaged("an entry is missing"))?;
+        let stored = self
+            .records
+            .get(&entry_key(index))?
+            .ok_or(AuditError::Damaged("an entry is missing"))?;
         entry::decode(index, &stored)
     }
 
@@ -172,7 +188,10 @@ impl Log {
     /// [`AuditError::Damaged`]
     pub fn entries(&self, from: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
         let stored = self.records.scan(&entry_key(from), &[ENTRY], limit)?;
-        stored.iter().map(|(key, value)| entry::decode(index_of_key(key)?, value)).collect()
+        stored
+            .iter()
+            .map(|(key, value)| entry::decode(index_of_key(key)?, value))
+            .collect()
     }
 
     /// Notes the head outside the store, so that a store that was rolled back is noticed at the next start.
@@ -193,7 +212,9 @@ impl Log {
 
     fn index_of(&self, id: &[u8; 16]) -> Result<Option<u64>, AuditError> {
         let stored = self.records.get(&id_key(id))?;
-        stored.map(|bytes| be_u64(&bytes).ok_or(AuditError::Damaged("event id index"))).transpose()
+        stored
+            .map(|bytes| be_u64(&bytes).ok_or(AuditError::Damaged("event id index")))
+            .transpose()
     }
 
     /// Whether the log still holds what was noted.
@@ -203,7 +224,10 @@ impl Log {
             return Err(AuditError::RolledBack(text));
         }
         if noted.size > 0 && self.entry(noted.size - 1)?.chain != noted.chain {
-            return Err(AuditError::RolledBack(format!("entry {} is another than before", noted.size - 1)));
+            return Err(AuditError::RolledBack(format!(
+                "entry {} is another than before",
+                noted.size - 1
+            )));
         }
         Ok(())
     }
@@ -211,7 +235,9 @@ impl Log {
 
 fn read_note(path: &Path) -> Result<Option<Head>, AuditError> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| AuditError::Damaged("head.json")),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|_| AuditError::Damaged("head.json")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(AuditError::Store(error.into())),
     }
@@ -234,7 +260,9 @@ fn id_key(id: &[u8; 16]) -> Vec<u8> {
 }
 
 fn index_of_key(key: &[u8]) -> Result<u64, AuditError> {
-    key.get(1..).and_then(be_u64).ok_or(AuditError::Damaged("entry key"))
+    key.get(1..)
+        .and_then(be_u64)
+        .ok_or(AuditError::Damaged("entry key"))
 }
 
 fn be_u64(bytes: &[u8]) -> Option<u64> {

@@ -35,7 +35,12 @@ impl Adapter {
         size: Arc<watch::Sender<u64>>,
         draining: CancellationToken,
     ) -> Self {
-        Self { gate, log, size, draining }
+        Self {
+            gate,
+            log,
+            size,
+            draining,
+        }
     }
 }
 
@@ -52,7 +57,12 @@ impl AuditService for Adapter {
             .blocking("audit.AppendEvents", request, move |caller, message, trail| {
                 // An event about an event would have no end.
                 trail.silent();
-                let source = caller.principal.id.as_str().strip_prefix("service/").unwrap_or_default();
+                let source = caller
+                    .principal
+                    .id
+                    .as_str()
+                    .strip_prefix("service/")
+                    .unwrap_or_default();
                 let indexes = log.append(&wire::new_events(source, message.events)?, wire::now_ms())?;
                 wire::grow(&size, log.size());
                 Ok(pb::AppendEventsResponse { indexes })
@@ -73,7 +83,11 @@ impl AuditService for Adapter {
                 let from = wire::from_page_token(&message.page_token, &filter)?;
                 let page = log.find(&filter, from, limit, wire::facts_of)?;
                 Ok(pb::ListEventsResponse {
-                    entries: page.entries.iter().map(wire::log_entry).collect::<Result<_, _>>()?,
+                    entries: page
+                        .entries
+                        .iter()
+                        .map(wire::log_entry)
+                        .collect::<Result<_, _>>()?,
                     next_page_token: wire::page_token(page.next, &filter),
                     log_size: log.size(),
                 })
@@ -87,21 +101,25 @@ impl AuditService for Adapter {
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let (log, size, draining) = (self.log.clone(), self.size.subscribe(), self.draining.clone());
         self.gate
-            .watch("audit.WatchEvents", request, move |_, message, emitter| async move {
-                emitter.trail(|trail| {
-                    trail.silent();
-                });
-                let filter = wire::filter(message.filter)?;
-                let from = message.from_index.unwrap_or_else(|| log.size());
-                tokio::select! {
-                    result = follow(log, size, filter, from, &emitter) => result,
-                    () = draining.cancelled() => Err(Failure::new(
-                        ErrorClass::Unavailable,
-                        "SHUTTING_DOWN",
-                        "the service is shutting down; watch again from the next index",
-                    )),
-                }
-            })
+            .watch(
+                "audit.WatchEvents",
+                request,
+                move |_, message, emitter| async move {
+                    emitter.trail(|trail| {
+                        trail.silent();
+                    });
+                    let filter = wire::filter(message.filter)?;
+                    let from = message.from_index.unwrap_or_else(|| log.size());
+                    tokio::select! {
+                        result = follow(log, size, filter, from, &emitter) => result,
+                        () = draining.cancelled() => Err(Failure::new(
+                            ErrorClass::Unavailable,
+                            "SHUTTING_DOWN",
+                            "the service is shutting down; watch again from the next index",
+                        )),
+                    }
+                },
+            )
             .await
     }
 

@@ -21,7 +21,10 @@ const MAX_PAGE: i32 = 1000;
 /// Events of one source, ready to append.
 pub(crate) fn new_events(source: &str, events: Vec<pb::Event>) -> Result<Vec<NewEvent>, AuditError> {
     if events.len() > MAX_APPEND {
-        return Err(AuditError::field("events", format!("at most {MAX_APPEND} in one call")));
+        return Err(AuditError::field(
+            "events",
+            format!("at most {MAX_APPEND} in one call"),
+        ));
     }
     events.into_iter().map(|event| new_event(source, event)).collect()
 }
@@ -31,17 +34,31 @@ fn new_event(source: &str, event: pb::Event) -> Result<NewEvent, AuditError> {
         return Err(AuditError::ForeignSource);
     }
     if !SOURCES.contains(&event.source.as_str()) {
-        return Err(AuditError::field("events.source", "must be kms, ingest, inference or audit"));
+        return Err(AuditError::field(
+            "events.source",
+            "must be kms, ingest, inference or audit",
+        ));
     }
     let id = event_id(&event)?;
-    if event.operation.is_empty() || event.outcome() == pb::Outcome::Unspecified || event.source_sequence == 0 {
-        return Err(AuditError::field("events", "operation, outcome and source_sequence must be set"));
+    if event.operation.is_empty() || event.outcome() == pb::Outcome::Unspecified || event.source_sequence == 0
+    {
+        return Err(AuditError::field(
+            "events",
+            "operation, outcome and source_sequence must be set",
+        ));
     }
     let body = event.encode_to_vec();
     if body.len() > MAX_BODY_BYTES {
-        return Err(AuditError::field("events", format!("an event has at most {MAX_BODY_BYTES} bytes")));
+        return Err(AuditError::field(
+            "events",
+            format!("an event has at most {MAX_BODY_BYTES} bytes"),
+        ));
     }
-    Ok(NewEvent { id, facts: facts(&event), body })
+    Ok(NewEvent {
+        id,
+        facts: facts(&event),
+        body,
+    })
 }
 
 fn event_id(event: &pb::Event) -> Result<[u8; 16], AuditError> {
@@ -91,7 +108,10 @@ pub(crate) fn log_entry(entry: &Entry) -> Result<pb::LogEntry, AuditError> {
 pub(crate) fn filter(filter: Option<pb::EventFilter>) -> Result<Filter, AuditError> {
     let filter = filter.unwrap_or_default();
     if pb::Outcome::try_from(filter.outcome).is_err() {
-        return Err(AuditError::field("filter.outcome", "must be one of the known outcomes"));
+        return Err(AuditError::field(
+            "filter.outcome",
+            "must be one of the known outcomes",
+        ));
     }
     Ok(Filter {
         outcome: filter.outcome,
@@ -122,7 +142,12 @@ pub(crate) fn from_page_token(token: &str, filter: &Filter) -> Result<u64, Audit
     if token.is_empty() {
         return Ok(0);
     }
-    let bad = || AuditError::field("page_token", "must be one that ListEvents gave for this very filter");
+    let bad = || {
+        AuditError::field(
+            "page_token",
+            "must be one that ListEvents gave for this very filter",
+        )
+    };
     let (next, of) = token.split_once('.').ok_or_else(bad)?;
     if of != mark(filter) {
         return Err(bad());
@@ -141,7 +166,9 @@ pub(crate) fn digest_bytes(digest: &Digest) -> Vec<u8> {
 }
 
 pub(crate) fn now_ms() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
+    std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Tells watchers that the log has grown; of two appends that tell at once, the larger size stays.
@@ -167,9 +194,14 @@ pub(crate) fn own_events(
 
 fn millis(timestamp: &prost_types::Timestamp) -> u64 {
     let seconds = u64::try_from(timestamp.seconds).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_add(u64::try_from(timestamp.nanos).unwrap_or(0) / 1_000_000)
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(u64::try_from(timestamp.nanos).unwrap_or(0) / 1_000_000)
 }
 
 fn timestamp(ms: u64) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: (ms / 1000) as i64, nanos: (ms % 1000 * 1_000_000) as i32 }
+    prost_types::Timestamp {
+        seconds: (ms / 1000) as i64,
+        nanos: (ms % 1000 * 1_000_000) as i32,
+    }
 }

@@ -17,7 +17,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { common: Common::for_service("inference"), max_table_bytes: 1 << 30, cached_models: 32 }
+        Self {
+            common: Common::for_service("inference"),
+            max_table_bytes: 1 << 30,
+            cached_models: 32,
+        }
     }
 }
 
@@ -27,9 +31,15 @@ impl Settings for Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        for (key, peer) in [("kms_addr", &self.common.kms_addr), ("ingest_addr", &self.common.ingest_addr)] {
+        for (key, peer) in [
+            ("kms_addr", &self.common.kms_addr),
+            ("ingest_addr", &self.common.ingest_addr),
+        ] {
             if peer.is_none() {
-                return Err(ConfigError::invalid(key, "must be set: models need keys, and data to learn from"));
+                return Err(ConfigError::invalid(
+                    key,
+                    "must be set: models need keys, and data to learn from",
+                ));
             }
         }
         Ok(())

@@ -36,7 +36,9 @@ pub enum InferenceError {
     #[error("the dataset is refused: {0}; run VerifyDataset, then upload it again")]
     DatasetRefused(String),
     /// The dataset changed since the model was trained on it.
-    #[error("the dataset is not the one that the model was trained on; name a dataset to evaluate on all its rows")]
+    #[error(
+        "the dataset is not the one that the model was trained on; name a dataset to evaluate on all its rows"
+    )]
     DatasetChanged,
     /// The data cannot be learnt from, or does not fit the model.
     #[error(transparent)]
@@ -74,11 +76,17 @@ pub enum InferenceError {
 
 impl InferenceError {
     pub(crate) fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
-        Self::Field { field: field.into(), description: description.into() }
+        Self::Field {
+            field: field.into(),
+            description: description.into(),
+        }
     }
 
     pub(crate) fn kms(source: ClientError) -> Self {
-        Self::Upstream { service: "kms", source }
+        Self::Upstream {
+            service: "kms",
+            source,
+        }
     }
 
     /// An answer of ingest about the dataset `name`.
@@ -86,7 +94,10 @@ impl InferenceError {
         match source {
             ClientError::Verification(problem) => Self::DatasetRefused(problem),
             other if other.code() == Code::NotFound => Self::DatasetNotFound(name.to_owned()),
-            source => Self::Upstream { service: "ingest", source },
+            source => Self::Upstream {
+                service: "ingest",
+                source,
+            },
         }
     }
 }
@@ -105,11 +116,15 @@ impl Classify for InferenceError {
                 _ => ErrorClass::Precondition,
             },
             Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
-            Self::ModelRefused { .. } | Self::DatasetRefused(_) | Self::DatasetChanged => ErrorClass::Precondition,
+            Self::ModelRefused { .. } | Self::DatasetRefused(_) | Self::DatasetChanged => {
+                ErrorClass::Precondition
+            }
             Self::RequestIdReused => ErrorClass::Conflict,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Upstream { source, .. } => match source.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => ErrorClass::Unavailable,
+                Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+                    ErrorClass::Unavailable
+                }
                 Code::PermissionDenied => ErrorClass::Denied,
                 _ => ErrorClass::Internal,
             },
@@ -142,7 +157,10 @@ impl Classify for InferenceError {
     fn violations(&self) -> Vec<FieldViolation> {
         match self {
             Self::Field { field, description } => {
-                vec![FieldViolation { field: field.clone(), description: description.clone() }]
+                vec![FieldViolation {
+                    field: field.clone(),
+                    description: description.clone(),
+                }]
             }
             Self::Learn(LearnError::Hyperparameters { violations }) => violations
                 .iter()
@@ -152,7 +170,10 @@ impl Classify for InferenceError {
                 })
                 .collect(),
             Self::Learn(error) => request_field(error)
-                .map(|field| FieldViolation { field: field.to_owned(), description: error.to_string() })
+                .map(|field| FieldViolation {
+                    field: field.to_owned(),
+                    description: error.to_string(),
+                })
                 .into_iter()
                 .collect(),
             _ => vec![],
@@ -193,7 +214,9 @@ fn learn_reason(error: &LearnError) -> &'static str {
         LearnError::NoFeatures => "NO_FEATURES",
         LearnError::NotEnoughRows { .. } => "NOT_ENOUGH_ROWS",
         LearnError::TestFraction | LearnError::Hyperparameters { .. } => "INVALID_FIELD",
-        LearnError::WrongWidth { .. } | LearnError::NotFinite { .. } | LearnError::TooExtreme => "INVALID_ROW",
+        LearnError::WrongWidth { .. } | LearnError::NotFinite { .. } | LearnError::TooExtreme => {
+            "INVALID_ROW"
+        }
         LearnError::WrongFeatures { .. } => "WRONG_FEATURES",
         LearnError::UnknownClass { .. } => "UNKNOWN_CLASS",
         LearnError::NotAModel(_) => "MODEL_UNREADABLE",

@@ -25,8 +25,8 @@ use tonic::Code;
 use crate::{
     error::InferenceError,
     models::{
-        FORMAT, MODEL_MANIFEST_DOMAIN, ModelCache, ModelId, ModelManifest, Origin, Registry, RequestKey, Verified,
-        model_context,
+        FORMAT, MODEL_MANIFEST_DOMAIN, ModelCache, ModelId, ModelManifest, Origin, Registry, RequestKey,
+        Verified, model_context,
     },
     training::{self, Rows, TrainOrder},
 };
@@ -53,7 +53,12 @@ pub struct Step {
 
 impl Step {
     fn of(stage: &'static str) -> Self {
-        Self { stage, step: 1, total: 1, loss: None }
+        Self {
+            stage,
+            step: 1,
+            total: 1,
+            loss: None,
+        }
     }
 }
 
@@ -84,7 +89,13 @@ impl Flow {
         ingest: Connection,
         max_table_bytes: usize,
     ) -> Self {
-        Self { registry, cache: ModelCache::new(cached_models), kms, ingest, max_table_bytes }
+        Self {
+            registry,
+            cache: ModelCache::new(cached_models),
+            kms,
+            ingest,
+            max_table_bytes,
+        }
     }
 
     /// Trains a model and stores it, encrypted and signed.
@@ -123,7 +134,9 @@ impl Flow {
         .await?;
         tell(&on_step, Step::of("evaluate"))?;
         tell(&on_step, Step::of("store"))?;
-        let id = self.store(caller, &order, dataset_sha256, &model, evaluation, request).await?;
+        let id = self
+            .store(caller, &order, dataset_sha256, &model, evaluation, request)
+            .await?;
         self.verified(caller, id).await
     }
 
@@ -135,17 +148,23 @@ impl Flow {
         dataset: Option<&str>,
     ) -> Result<Evaluation, InferenceError> {
         let manifest = &verified.manifest;
-        let opened = self.open_dataset(caller, dataset.unwrap_or(&manifest.dataset)).await?;
+        let opened = self
+            .open_dataset(caller, dataset.unwrap_or(&manifest.dataset))
+            .await?;
         let rows = if dataset.is_none_or(|name| name == manifest.dataset) {
             if opened.verified.sha256 != manifest.dataset_manifest_sha256 {
                 return Err(InferenceError::DatasetChanged);
             }
-            Rows::HeldOut { test_fraction: manifest.test_fraction, seed: manifest.seed }
+            Rows::HeldOut {
+                test_fraction: manifest.test_fraction,
+                seed: manifest.seed,
+            }
         } else {
             Rows::All
         };
         let verified = verified.clone();
-        blocking(move || training::evaluate(&verified.model, &verified.manifest.label, &opened.table, rows)).await
+        blocking(move || training::evaluate(&verified.model, &verified.manifest.label, &opened.table, rows))
+            .await
     }
 
     /// Probabilities of each class for rows in the order of the model's features.
@@ -166,7 +185,10 @@ impl Flow {
         dataset: &str,
     ) -> Result<(Vec<Vec<f64>>, Digest), InferenceError> {
         let opened = self.open_dataset(caller, dataset).await?;
-        Ok((training::feature_rows(&verified.model, &opened.table)?, opened.verified.sha256))
+        Ok((
+            training::feature_rows(&verified.model, &opened.table)?,
+            opened.verified.sha256,
+        ))
     }
 
     /// Models that the caller may know of, after `after`, at most `limit`; and where the next page begins.
@@ -204,26 +226,38 @@ impl Flow {
     pub async fn verified(&self, caller: &Caller, id: ModelId) -> Result<Arc<Verified>, InferenceError> {
         let registry = self.registry.clone();
         let (record, signed, ciphertext) = blocking(move || {
-            Ok((registry.get(id)?, registry.signed_manifest(id)?, registry.ciphertext(id)?))
+            Ok((
+                registry.get(id)?,
+                registry.signed_manifest(id)?,
+                registry.ciphertext(id)?,
+            ))
         })
         .await?;
         if !caller.may_access(&record.owner) {
             return Err(InferenceError::ModelNotFound(id.name()));
         }
-        let origin = Origin { signed_manifest: Digest::of(&signed), ciphertext: Digest::of(&ciphertext) };
+        let origin = Origin {
+            signed_manifest: Digest::of(&signed),
+            ciphertext: Digest::of(&ciphertext),
+        };
         if let Some(cached) = self.cache.get(id, origin) {
             return Ok(cached);
         }
-        let refused = |problem| InferenceError::ModelRefused { model: id.name(), problem };
+        let refused = |problem| InferenceError::ModelRefused {
+            model: id.name(),
+            problem,
+        };
         let kms = self.kms_for(caller);
-        let signed: Signed = serde_json::from_slice(&signed).map_err(|_| refused("its manifest cannot be read"))?;
-        let payload = kms.verify_statement(MODEL_SIGNER, MODEL_MANIFEST_DOMAIN, &signed).await.map_err(|error| {
-            match error {
+        let signed: Signed =
+            serde_json::from_slice(&signed).map_err(|_| refused("its manifest cannot be read"))?;
+        let payload = kms
+            .verify_statement(MODEL_SIGNER, MODEL_MANIFEST_DOMAIN, &signed)
+            .await
+            .map_err(|error| match error {
                 ClientError::Verification(_) => refused("its manifest was not signed by this constellation"),
                 error if error.code() == Code::NotFound => refused("its signing key is unknown"),
                 other => InferenceError::kms(other),
-            }
-        })?;
+            })?;
         let manifest_sha256 = Digest::of(payload);
         let manifest = ModelManifest::parse(id, payload)?;
         if manifest_sha256 != record.manifest_sha256 || manifest.owner != record.owner {
@@ -234,15 +268,21 @@ impl Flow {
         }
         let context = model_context(id, &manifest.owner);
         let wrapped = &manifest.data_key;
-        let key = kms.unwrap_data_key(&wrapped.key, &wrapped.wrapped, &context).await.map_err(|error| {
-            match error.code() {
+        let key = kms
+            .unwrap_data_key(&wrapped.key, &wrapped.wrapped, &context)
+            .await
+            .map_err(|error| match error.code() {
                 Code::InvalidArgument => refused("its data key does not fit"),
                 _ => InferenceError::kms(error),
-            }
-        })?;
-        let bytes = envelope::open(&key, &ciphertext, &context).map_err(|_| refused("it does not decrypt"))?;
+            })?;
+        let bytes =
+            envelope::open(&key, &ciphertext, &context).map_err(|_| refused("it does not decrypt"))?;
         let model = Model::from_bytes(bytes.expose()).map_err(|_| refused("its content cannot be read"))?;
-        let verified = Arc::new(Verified { manifest, manifest_sha256, model });
+        let verified = Arc::new(Verified {
+            manifest,
+            manifest_sha256,
+            model,
+        });
         self.cache.put(id, origin, verified.clone());
         Ok(verified)
     }
@@ -259,7 +299,10 @@ impl Flow {
 
     async fn open_dataset(&self, caller: &Caller, name: &str) -> Result<Opened, InferenceError> {
         let ingest = Ingest::new(self.acting(&self.ingest, caller));
-        let dataset = ingest.get(name).await.map_err(|error| InferenceError::ingest(name, error))?;
+        let dataset = ingest
+            .get(name)
+            .await
+            .map_err(|error| InferenceError::ingest(name, error))?;
         // Ingest trusts this service for every dataset: what the caller may read is decided here.
         if !caller.may_access(&dataset.owner) {
             return Err(InferenceError::DatasetNotFound(name.to_owned()));
@@ -280,7 +323,10 @@ impl Flow {
         }
         let verified = opened.map_err(|error| InferenceError::ingest(name, error))?;
         reader.finish(&mut builder)?;
-        Ok(Opened { table: builder.finish()?, verified })
+        Ok(Opened {
+            table: builder.finish()?,
+            verified,
+        })
     }
 
     /// Seals, signs and stores a trained model.
@@ -294,13 +340,23 @@ impl Flow {
         request: Option<RequestKey>,
     ) -> Result<ModelId, InferenceError> {
         let kms = self.kms_for(caller);
-        kms.ensure_key(MODEL_KEK, KeyType::Aes256Gcm).await.map_err(InferenceError::kms)?;
-        kms.ensure_key(MODEL_SIGNER, KeyType::EcSignP256Sha256).await.map_err(InferenceError::kms)?;
+        kms.ensure_key(MODEL_KEK, KeyType::Aes256Gcm)
+            .await
+            .map_err(InferenceError::kms)?;
+        kms.ensure_key(MODEL_SIGNER, KeyType::EcSignP256Sha256)
+            .await
+            .map_err(InferenceError::kms)?;
         let id = ModelId::generate();
         let owner = caller.owner().to_string();
         let context = model_context(id, &owner);
-        let data_key = kms.generate_data_key(MODEL_KEK, &context).await.map_err(InferenceError::kms)?;
-        let key_ref = KeyRef { key: MODEL_KEK.to_owned(), version: data_key.key_version };
+        let data_key = kms
+            .generate_data_key(MODEL_KEK, &context)
+            .await
+            .map_err(InferenceError::kms)?;
+        let key_ref = KeyRef {
+            key: MODEL_KEK.to_owned(),
+            version: data_key.key_version,
+        };
         let ciphertext = envelope::seal(&data_key.key, &key_ref, &model.to_bytes(), &context)?;
         let manifest = ModelManifest {
             format: FORMAT,
@@ -338,7 +394,10 @@ impl Flow {
     }
 
     fn acting(&self, connection: &Connection, caller: &Caller) -> Connection {
-        connection.clone().on_behalf_of(&caller.owner().to_string()).in_trace(&caller.trace_id)
+        connection
+            .clone()
+            .on_behalf_of(&caller.owner().to_string())
+            .in_trace(&caller.trace_id)
     }
 }
 
@@ -365,5 +424,8 @@ async fn blocking<T: Send + 'static>(
 
 /// Ends the download; the CSV error that caused it is reported in its place.
 fn unreadable() -> ClientError {
-    ClientError::Io { path: "dataset".into(), source: io::ErrorKind::InvalidData.into() }
+    ClientError::Io {
+        path: "dataset".into(),
+        source: io::ErrorKind::InvalidData.into(),
+    }
 }

@@ -37,7 +37,9 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     let token = foundation.token();
     let credentials = Credentials::source(move || Ok(token()));
     let connect = |key: &str, endpoint: &Option<String>| {
-        let endpoint = endpoint.as_deref().ok_or_else(|| StartError::Other(format!("{key} is not set")))?;
+        let endpoint = endpoint
+            .as_deref()
+            .ok_or_else(|| StartError::Other(format!("{key} is not set")))?;
         Connection::lazy(endpoint, credentials.clone()).map_err(|error| StartError::Other(error.to_string()))
     };
     let flow = Arc::new(Flow::new(

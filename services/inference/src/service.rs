@@ -42,20 +42,24 @@ impl InferenceService for Adapter {
     async fn train(&self, request: Request<pb::TrainRequest>) -> Result<Response<Self::TrainStream>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .stream("inference.Train", request, move |caller, message, emitter| async move {
-                emitter.trail(|trail| {
-                    trail.resource(message.dataset.clone());
-                });
-                let (order, key) = wire::order(message, caller.owner().as_str())?;
-                let verified = flow.train(&caller, order, key, on_step(&emitter)).await?;
-                emitter.trail(|trail| {
-                    trail.resource(format!("models/{}", verified.manifest.model));
-                    trail.input_digest(verified.manifest.dataset_manifest_sha256);
-                    trail.output_digest(verified.manifest_sha256);
-                });
-                emitter.release().await?;
-                emitter.send(wire::trained(&verified)).await
-            })
+            .stream(
+                "inference.Train",
+                request,
+                move |caller, message, emitter| async move {
+                    emitter.trail(|trail| {
+                        trail.resource(message.dataset.clone());
+                    });
+                    let (order, key) = wire::order(message, caller.owner().as_str())?;
+                    let verified = flow.train(&caller, order, key, on_step(&emitter)).await?;
+                    emitter.trail(|trail| {
+                        trail.resource(format!("models/{}", verified.manifest.model));
+                        trail.input_digest(verified.manifest.dataset_manifest_sha256);
+                        trail.output_digest(verified.manifest_sha256);
+                    });
+                    emitter.release().await?;
+                    emitter.send(wire::trained(&verified)).await
+                },
+            )
             .await
     }
 
@@ -65,22 +69,30 @@ impl InferenceService for Adapter {
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .flow("inference.ListModels", request, move |caller, message, mut trail| async move {
-                trail.silent();
-                let listed = list(&flow, &caller, &message).await;
-                (trail, listed)
-            })
+            .flow(
+                "inference.ListModels",
+                request,
+                move |caller, message, mut trail| async move {
+                    trail.silent();
+                    let listed = list(&flow, &caller, &message).await;
+                    (trail, listed)
+                },
+            )
             .await
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::Model>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .flow("inference.GetModel", request, move |caller, message, mut trail| async move {
-                trail.silent();
-                let found = verified(&flow, &caller, &message.name, &mut trail).await;
-                (trail, found.map(|verified| wire::model(&verified)))
-            })
+            .flow(
+                "inference.GetModel",
+                request,
+                move |caller, message, mut trail| async move {
+                    trail.silent();
+                    let found = verified(&flow, &caller, &message.name, &mut trail).await;
+                    (trail, found.map(|verified| wire::model(&verified)))
+                },
+            )
             .await
     }
 
@@ -105,10 +117,14 @@ impl InferenceService for Adapter {
     ) -> Result<Response<pb::Evaluation>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .flow("inference.Evaluate", request, move |caller, message, mut trail| async move {
-                let evaluated = evaluate(&flow, &caller, &message, &mut trail).await;
-                (trail, evaluated)
-            })
+            .flow(
+                "inference.Evaluate",
+                request,
+                move |caller, message, mut trail| async move {
+                    let evaluated = evaluate(&flow, &caller, &message, &mut trail).await;
+                    (trail, evaluated)
+                },
+            )
             .await
     }
 
@@ -118,10 +134,14 @@ impl InferenceService for Adapter {
     ) -> Result<Response<pb::PredictResponse>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .flow("inference.Predict", request, move |caller, message, mut trail| async move {
-                let predicted = predict(&flow, &caller, message, &mut trail).await;
-                (trail, predicted)
-            })
+            .flow(
+                "inference.Predict",
+                request,
+                move |caller, message, mut trail| async move {
+                    let predicted = predict(&flow, &caller, message, &mut trail).await;
+                    (trail, predicted)
+                },
+            )
             .await
     }
 
@@ -131,9 +151,13 @@ impl InferenceService for Adapter {
     ) -> Result<Response<Self::BatchPredictStream>, Status> {
         let flow = self.flow.clone();
         self.gate
-            .stream("inference.BatchPredict", request, move |caller, messages, emitter| async move {
-                batch_predict(&flow, &caller, messages, &emitter).await
-            })
+            .stream(
+                "inference.BatchPredict",
+                request,
+                move |caller, messages, emitter| async move {
+                    batch_predict(&flow, &caller, messages, &emitter).await
+                },
+            )
             .await
     }
 }
@@ -164,7 +188,10 @@ async fn list(
         .map_ok(|verified| wire::model(&verified))
         .try_collect()
         .await?;
-    Ok(pb::ListModelsResponse { models, next_page_token: next.map(|id| id.to_string()).unwrap_or_default() })
+    Ok(pb::ListModelsResponse {
+        models,
+        next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+    })
 }
 
 /// The model of a request, after every check.
@@ -187,7 +214,9 @@ async fn evaluate(
 ) -> Result<pb::Evaluation, Failure> {
     let verified = verified(flow, caller, &message.name, trail).await?;
     trail.input_digest(verified.manifest_sha256);
-    let evaluation = flow.evaluate(caller, &verified, wire::dataset_name(&message.dataset)?).await?;
+    let evaluation = flow
+        .evaluate(caller, &verified, wire::dataset_name(&message.dataset)?)
+        .await?;
     Ok(wire::evaluation(&evaluation))
 }
 
@@ -201,7 +230,10 @@ async fn predict(
     trail.input_digest(verified.manifest_sha256);
     let probabilities = flow.predict(&verified, wire::rows(message.rows)?).await?;
     let classes = verified.manifest.classes.clone();
-    Ok(pb::PredictResponse { predictions: wire::predictions(&classes, probabilities), classes })
+    Ok(pb::PredictResponse {
+        predictions: wire::predictions(&classes, probabilities),
+        classes,
+    })
 }
 
 async fn batch_predict(
@@ -233,7 +265,10 @@ async fn batch_predict(
     let mut message = Some(first);
     while let Some(request) = message {
         if !request.name.is_empty() && request.name != id.name() {
-            return Err(Failure::invalid("name", "a batch is for one model; start another for another"));
+            return Err(Failure::invalid(
+                "name",
+                "a batch is for one model; start another for another",
+            ));
         }
         for rows in wire::rows(request.rows)?.chunks(BATCH_ROWS) {
             offset = answer(flow, &verified, rows.to_vec(), offset, emitter).await?;
@@ -254,7 +289,9 @@ async fn answer(
     let count = rows.len() as u64;
     let probabilities = flow.predict(verified, rows).await?;
     let predictions = wire::predictions(&verified.manifest.classes, probabilities);
-    emitter.send(pb::BatchPredictResponse { offset, predictions }).await?;
+    emitter
+        .send(pb::BatchPredictResponse { offset, predictions })
+        .await?;
     Ok(offset + count)
 }
 

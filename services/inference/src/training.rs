@@ -60,7 +60,10 @@ pub fn test_fraction(wish: f64) -> Result<f64, InferenceError> {
     if wish > 0.0 && wish <= MAX_TEST_FRACTION {
         return Ok(wish);
     }
-    Err(InferenceError::field("test_fraction", "must lie in (0, 0.9]; 0 means 0.3"))
+    Err(InferenceError::field(
+        "test_fraction",
+        "must lie in (0, 0.9]; 0 means 0.3",
+    ))
 }
 
 /// Trains on the seeded, stratified training share of `table`, and evaluates on the rest.
@@ -124,5 +127,8 @@ pub fn predict(model: &Model, rows: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, Infere
 /// # Errors
 /// [`InferenceError::Learn`] when a feature is missing or is text.
 pub fn feature_rows(model: &Model, table: &Table) -> Result<Vec<Vec<f64>>, InferenceError> {
-    Ok(Matrix::from_table(table, model.feature_names())?.iter().map(<[f64]>::to_vec).collect())
+    Ok(Matrix::from_table(table, model.feature_names())?
+        .iter()
+        .map(<[f64]>::to_vec)
+        .collect())
 }

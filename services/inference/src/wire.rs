@@ -32,7 +32,10 @@ pub(crate) fn order(
         pb::Algorithm::GradientBoostedTrees => Algorithm::GradientBoostedTrees,
         pb::Algorithm::NeuralNetwork => Algorithm::NeuralNetwork,
         pb::Algorithm::Unspecified => {
-            return Err(InferenceError::field("algorithm", "must be one of the known algorithms"));
+            return Err(InferenceError::field(
+                "algorithm",
+                "must be one of the known algorithms",
+            ));
         }
     };
     check_dataset_name("dataset", &request.dataset)?;
@@ -40,14 +43,23 @@ pub(crate) fn order(
         return Err(InferenceError::field("label", "must name the column to predict"));
     }
     if request.features.len() > MAX_FEATURES || request.hyperparameters.len() > MAX_HYPERPARAMETERS {
-        return Err(InferenceError::field("features", "too many features or hyperparameters"));
+        return Err(InferenceError::field(
+            "features",
+            "too many features or hyperparameters",
+        ));
     }
     if request.display_name.len() > MAX_NAME_BYTES || request.display_name.chars().any(char::is_control) {
-        return Err(InferenceError::field("display_name", "must be at most 128 printable characters"));
+        return Err(InferenceError::field(
+            "display_name",
+            "must be at most 128 printable characters",
+        ));
     }
     let id = &request.request_id;
     if id.len() > MAX_REQUEST_ID_BYTES || !id.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(InferenceError::field("request_id", "must be at most 64 visible ASCII characters"));
+        return Err(InferenceError::field(
+            "request_id",
+            "must be at most 64 visible ASCII characters",
+        ));
     }
     let hyperparameters = request.hyperparameters.into_iter().collect();
     let order = TrainOrder {
@@ -62,8 +74,13 @@ pub(crate) fn order(
         display_name: request.display_name,
     };
     let key = (!request.request_id.is_empty()).then(|| {
-        let context = Context::new("asterism/train-request/v1").field("owner", owner).field("id", &request.request_id);
-        RequestKey { key: Digest::of(&context.encode()), parameters: order.digest() }
+        let context = Context::new("asterism/train-request/v1")
+            .field("owner", owner)
+            .field("id", &request.request_id);
+        RequestKey {
+            key: Digest::of(&context.encode()),
+            parameters: order.digest(),
+        }
     });
     Ok((order, key))
 }
@@ -80,12 +97,22 @@ fn check_dataset_name(field: &'static str, name: &str) -> Result<(), InferenceEr
     let good = name.strip_prefix("datasets/").is_some_and(|id| {
         (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     });
-    if good { Ok(()) } else { Err(InferenceError::field(field, "must be a dataset's name, `datasets/{id}`")) }
+    if good {
+        Ok(())
+    } else {
+        Err(InferenceError::field(
+            field,
+            "must be a dataset's name, `datasets/{id}`",
+        ))
+    }
 }
 
 pub(crate) fn rows(rows: Vec<pb::FeatureRow>) -> Result<Vec<Vec<f64>>, InferenceError> {
     if rows.len() > MAX_ROWS {
-        return Err(InferenceError::field("rows", "at most 10 000 in one message; stream more with BatchPredict"));
+        return Err(InferenceError::field(
+            "rows",
+            "at most 10 000 in one message; stream more with BatchPredict",
+        ));
     }
     Ok(rows.into_iter().map(|row| row.values).collect())
 }
@@ -94,7 +121,10 @@ pub(crate) fn page_size(wish: i32) -> Result<usize, InferenceError> {
     match wish {
         0 => Ok(DEFAULT_PAGE),
         1..=MAX_PAGE => Ok(wish as usize),
-        _ => Err(InferenceError::field("page_size", "must be 1 to 1000, or 0 for 100")),
+        _ => Err(InferenceError::field(
+            "page_size",
+            "must be 1 to 1000, or 0 for 100",
+        )),
     }
 }
 
@@ -104,17 +134,27 @@ pub(crate) fn page_token(token: &str) -> Result<Option<ModelId>, InferenceError>
         return Ok(None);
     }
     let bad = |_| InferenceError::field("page_token", "must be one that ListModels gave");
-    ModelId::from_name(&format!("models/{token}")).map(Some).map_err(bad)
+    ModelId::from_name(&format!("models/{token}"))
+        .map(Some)
+        .map_err(bad)
 }
 
 pub(crate) fn progress(step: &Step) -> pb::TrainResponse {
-    let progress =
-        pb::Progress { stage: step.stage.to_owned(), step: step.step, total: step.total, loss: step.loss };
-    pb::TrainResponse { update: Some(pb::train_response::Update::Progress(progress)) }
+    let progress = pb::Progress {
+        stage: step.stage.to_owned(),
+        step: step.step,
+        total: step.total,
+        loss: step.loss,
+    };
+    pb::TrainResponse {
+        update: Some(pb::train_response::Update::Progress(progress)),
+    }
 }
 
 pub(crate) fn trained(verified: &Verified) -> pb::TrainResponse {
-    pb::TrainResponse { update: Some(pb::train_response::Update::Model(model(verified))) }
+    pb::TrainResponse {
+        update: Some(pb::train_response::Update::Model(model(verified))),
+    }
 }
 
 pub(crate) fn model(verified: &Verified) -> pb::Model {
@@ -138,10 +178,14 @@ pub(crate) fn model(verified: &Verified) -> pb::Model {
         seed: manifest.seed,
         hyperparameters: manifest.hyperparameters.clone().into_iter().collect(),
         evaluation: Some(evaluation(&manifest.evaluation)),
-        create_time: manifest.created_at.parse::<jiff::Timestamp>().ok().map(|at| prost_types::Timestamp {
-            seconds: at.as_second(),
-            nanos: at.subsec_nanosecond(),
-        }),
+        create_time: manifest
+            .created_at
+            .parse::<jiff::Timestamp>()
+            .ok()
+            .map(|at| prost_types::Timestamp {
+                seconds: at.as_second(),
+                nanos: at.subsec_nanosecond(),
+            }),
         manifest_sha256: verified.manifest_sha256.as_bytes().to_vec(),
     }
 }
@@ -167,7 +211,11 @@ pub(crate) fn evaluation(evaluation: &Evaluation) -> pb::Evaluation {
         macro_recall: evaluation.macro_avg.recall,
         macro_f1: evaluation.macro_avg.f1,
         classes: evaluation.per_class.iter().map(|c| c.class.clone()).collect(),
-        confusion: evaluation.confusion.iter().map(|row| pb::ConfusionRow { counts: row.clone() }).collect(),
+        confusion: evaluation
+            .confusion
+            .iter()
+            .map(|row| pb::ConfusionRow { counts: row.clone() })
+            .collect(),
     }
 }
 
@@ -175,7 +223,10 @@ pub(crate) fn predictions(classes: &[String], probabilities: Vec<Vec<f64>>) -> V
     probabilities
         .into_iter()
         .map(|probabilities| pb::Prediction {
-            class: classes.get(metrics::most_probable(&probabilities)).cloned().unwrap_or_default(),
+            class: classes
+                .get(metrics::most_probable(&probabilities))
+                .cloned()
+                .unwrap_or_default(),
             probabilities,
         })
         .collect()

@@ -25,7 +25,10 @@ pub struct RootKeyConfig {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { common: Common::for_service("kms"), root_key: RootKeyConfig::default() }
+        Self {
+            common: Common::for_service("kms"),
+            root_key: RootKeyConfig::default(),
+        }
     }
 }
 

@@ -71,14 +71,19 @@ pub enum KmsError {
 
 impl KmsError {
     pub(crate) fn field(field: &'static str, description: impl Into<String>) -> Self {
-        Self::Field { field, description: description.into() }
+        Self::Field {
+            field,
+            description: description.into(),
+        }
     }
 }
 
 impl Classify for KmsError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Field { .. } | Self::DecryptionFailed | Self::ChecksumMismatch { .. } => ErrorClass::Invalid,
+            Self::Field { .. } | Self::DecryptionFailed | Self::ChecksumMismatch { .. } => {
+                ErrorClass::Invalid
+            }
             Self::KeyNotFound(_) | Self::VersionNotFound { .. } => ErrorClass::NotFound,
             Self::KeyExists(_) | Self::RequestIdReused => ErrorClass::Conflict,
             Self::WrongKeyType { .. } | Self::TooManyVersions(_) => ErrorClass::Precondition,
@@ -107,10 +112,16 @@ impl Classify for KmsError {
     fn violations(&self) -> Vec<FieldViolation> {
         match self {
             Self::Field { field, description } => {
-                vec![FieldViolation { field: (*field).to_owned(), description: description.clone() }]
+                vec![FieldViolation {
+                    field: (*field).to_owned(),
+                    description: description.clone(),
+                }]
             }
             Self::ChecksumMismatch { field } => {
-                vec![FieldViolation { field: (*field).to_owned(), description: self.to_string() }]
+                vec![FieldViolation {
+                    field: (*field).to_owned(),
+                    description: self.to_string(),
+                }]
             }
             _ => vec![],
         }

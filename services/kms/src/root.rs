@@ -64,11 +64,15 @@ fn from_key_file(data_dir: &Path, in_use: bool) -> Result<SecretKey, StartError>
     let shown = path.display();
     if path.exists() {
         let bytes = Zeroizing::new(files::read_private(&path)?);
-        return SecretKey::try_from_slice(&bytes)
-            .map_err(|_| StartError::Other(format!("{shown} is not a root key of 32 bytes; restore it from a backup")));
+        return SecretKey::try_from_slice(&bytes).map_err(|_| {
+            StartError::Other(format!(
+                "{shown} is not a root key of 32 bytes; restore it from a backup"
+            ))
+        });
     }
     if in_use {
-        let text = format!("{shown} is missing, and nothing in this store can be read without it; restore the file");
+        let text =
+            format!("{shown} is missing, and nothing in this store can be read without it; restore the file");
         return Err(StartError::Other(text));
     }
     let root = SecretKey::generate().map_err(other)?;
@@ -84,7 +88,9 @@ fn from_passphrase(data_dir: &Path, file: &Path, in_use: bool) -> Result<SecretK
     let text = Zeroizing::new(files::read_private(file)?);
     let passphrase = text.trim_ascii_end();
     if passphrase.len() < MIN_PASSPHRASE_BYTES {
-        return Err(StartError::Other(format!("the passphrase needs at least {MIN_PASSPHRASE_BYTES} bytes")));
+        return Err(StartError::Other(format!(
+            "the passphrase needs at least {MIN_PASSPHRASE_BYTES} bytes"
+        )));
     }
     let path = data_dir.join(PASSPHRASE_FILE);
     if !path.exists() {
@@ -94,14 +100,28 @@ fn from_passphrase(data_dir: &Path, file: &Path, in_use: bool) -> Result<SecretK
             return Err(StartError::Other(text));
         }
         let salt: [u8; 16] = random_array().map_err(other)?;
-        let parameters =
-            PassphraseParameters { format: 1, argon2id: Argon2Params::default(), salt: hex(&salt) };
-        files::write_atomic(&path, &serde_json::to_vec_pretty(&parameters).map_err(other)?, 0o600)?;
+        let parameters = PassphraseParameters {
+            format: 1,
+            argon2id: Argon2Params::default(),
+            salt: hex(&salt),
+        };
+        files::write_atomic(
+            &path,
+            &serde_json::to_vec_pretty(&parameters).map_err(other)?,
+            0o600,
+        )?;
     }
-    let damaged = || StartError::Other(format!("{} cannot be read; restore it from a backup", path.display()));
+    let damaged = || {
+        StartError::Other(format!(
+            "{} cannot be read; restore it from a backup",
+            path.display()
+        ))
+    };
     let stored = std::fs::read(&path).map_err(StoreError::from)?;
     let parameters: PassphraseParameters = serde_json::from_slice(&stored).map_err(|_| damaged())?;
-    let salt = unhex(&parameters.salt).filter(|_| parameters.format == 1).ok_or_else(damaged)?;
+    let salt = unhex(&parameters.salt)
+        .filter(|_| parameters.format == 1)
+        .ok_or_else(damaged)?;
     password::derive_key(passphrase, &salt, &parameters.argon2id).map_err(other)
 }
 
@@ -115,7 +135,10 @@ fn hex(bytes: &[u8; 16]) -> String {
 
 fn unhex(text: &str) -> Option<[u8; 16]> {
     let plain = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    plain.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(u128::to_be_bytes)
+    plain
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten()
+        .map(u128::to_be_bytes)
 }
 
 #[cfg(test)]
@@ -133,17 +156,29 @@ mod tests {
         let config = RootKeyConfig::default();
         let first = open(dir.path(), &config, &records).expect("made");
         let path = dir.path().join(KEY_FILE);
-        assert_eq!(fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("file").permissions().mode() & 0o777,
+            0o600
+        );
         let second = open(dir.path(), &config, &records).expect("kept");
         assert_eq!(first.expose(), second.expose());
 
         let elsewhere = tempfile::tempdir().expect("directory");
-        let missing = open(elsewhere.path(), &config, &records).err().expect("refused").to_string();
+        let missing = open(elsewhere.path(), &config, &records)
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(missing.contains("missing"), "{missing}");
-        assert!(!elsewhere.path().join(KEY_FILE).exists(), "a second root key was made");
+        assert!(
+            !elsewhere.path().join(KEY_FILE).exists(),
+            "a second root key was made"
+        );
 
         files::write_atomic(&path, &[7; 32], 0o600).expect("replaced");
-        let wrong = open(dir.path(), &config, &records).err().expect("refused").to_string();
+        let wrong = open(dir.path(), &config, &records)
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(wrong.contains("not the one"), "{wrong}");
     }
 
@@ -152,7 +187,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let records = MemoryRecords::new();
         let file = dir.path().join("passphrase");
-        let config = RootKeyConfig { passphrase_file: Some(file.clone()) };
+        let config = RootKeyConfig {
+            passphrase_file: Some(file.clone()),
+        };
         files::write_atomic(&file, b"short\n", 0o600).expect("written");
         assert!(open(dir.path(), &config, &records).is_err());
         files::write_atomic(&file, b"correct horse battery\n", 0o600).expect("written");

@@ -55,11 +55,17 @@ fn usable(keyring: &Keyring, caller: &Caller, id: &KeyId) -> Result<Arc<Key>, Fa
     let key = keyring.get(id)?;
     // A service makes keys for itself, also while it acts for somebody.
     let own = caller.principal.id.as_str() == key.owner;
-    if own || caller.may_access(&key.owner) { Ok(key) } else { Err(KmsError::KeyNotFound(id.name()).into()) }
+    if own || caller.may_access(&key.owner) {
+        Ok(key)
+    } else {
+        Err(KmsError::KeyNotFound(id.name()).into())
+    }
 }
 
 fn now_ms() -> u64 {
-    std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
+    std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 #[tonic::async_trait]
@@ -70,7 +76,10 @@ impl KeyManagementService for Adapter {
             .blocking("kms.CreateKey", request, move |caller, message, trail| {
                 trail.resource(format!("keys/{}", message.key_id));
                 let request_id = wire::request_id(&message.request_id)?.to_owned();
-                let request = RequestId { principal: caller.principal.id.as_str(), id: &request_id };
+                let request = RequestId {
+                    principal: caller.principal.id.as_str(),
+                    id: &request_id,
+                };
                 let key = keyring.create(wire::new_key(message)?, &request, now_ms())?;
                 trail.resource(key.id.name()).key_version(key.primary());
                 Ok(wire::key(&key))
@@ -79,10 +88,15 @@ impl KeyManagementService for Adapter {
     }
 
     async fn get_key(&self, request: Request<pb::GetKeyRequest>) -> Result<Response<pb::Key>, Status> {
-        self.on_key("kms.GetKey", request, |r| &r.name, |_, key, _, trail| {
-            trail.silent();
-            Ok(wire::key(key))
-        })
+        self.on_key(
+            "kms.GetKey",
+            request,
+            |r| &r.name,
+            |_, key, _, trail| {
+                trail.silent();
+                Ok(wire::key(key))
+            },
+        )
         .await
     }
 
@@ -102,10 +116,20 @@ impl KeyManagementService for Adapter {
                     let page = keyring.list(after.as_ref(), limit)?;
                     let more = page.len() == limit;
                     after = page.last().map(|key| key.id.clone());
-                    keys.extend(page.iter().filter(|key| caller.may_access(&key.owner)).map(wire::key));
+                    keys.extend(
+                        page.iter()
+                            .filter(|key| caller.may_access(&key.owner))
+                            .map(wire::key),
+                    );
                     if !more || keys.len() >= limit {
-                        let token = after.filter(|_| more).map(|id| id.to_string()).unwrap_or_default();
-                        return Ok(pb::ListKeysResponse { keys, next_page_token: token });
+                        let token = after
+                            .filter(|_| more)
+                            .map(|id| id.to_string())
+                            .unwrap_or_default();
+                        return Ok(pb::ListKeysResponse {
+                            keys,
+                            next_page_token: token,
+                        });
                     }
                 }
             })
@@ -120,7 +144,10 @@ impl KeyManagementService for Adapter {
                 trail.resource(id.name());
                 usable(&keyring, caller, &id)?;
                 let request_id = wire::request_id(&message.request_id)?;
-                let request = RequestId { principal: caller.principal.id.as_str(), id: request_id };
+                let request = RequestId {
+                    principal: caller.principal.id.as_str(),
+                    id: request_id,
+                };
                 let key = keyring.rotate(&id, &request, now_ms())?;
                 trail.key_version(key.primary());
                 Ok(wire::key(&key))
@@ -132,18 +159,23 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::GenerateDataKeyRequest>,
     ) -> Result<Response<pb::GenerateDataKeyResponse>, Status> {
-        self.on_key("kms.GenerateDataKey", request, |r| &r.name, |keyring, key, message, trail| {
-            let data_key = keyring.generate_data_key(key, &message.additional_authenticated_data)?;
-            trail.key_version(data_key.version).output(&data_key.wrapped);
-            let plaintext = data_key.plaintext.expose().to_vec();
-            Ok(pb::GenerateDataKeyResponse {
-                plaintext_crc32c: crc32c(&plaintext),
-                wrapped_crc32c: crc32c(&data_key.wrapped),
-                plaintext,
-                wrapped: data_key.wrapped,
-                key_version: data_key.version,
-            })
-        })
+        self.on_key(
+            "kms.GenerateDataKey",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                let data_key = keyring.generate_data_key(key, &message.additional_authenticated_data)?;
+                trail.key_version(data_key.version).output(&data_key.wrapped);
+                let plaintext = data_key.plaintext.expose().to_vec();
+                Ok(pb::GenerateDataKeyResponse {
+                    plaintext_crc32c: crc32c(&plaintext),
+                    wrapped_crc32c: crc32c(&data_key.wrapped),
+                    plaintext,
+                    wrapped: data_key.wrapped,
+                    key_version: data_key.version,
+                })
+            },
+        )
         .await
     }
 
@@ -151,14 +183,23 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::EncryptRequest>,
     ) -> Result<Response<pb::EncryptResponse>, Status> {
-        self.on_key("kms.Encrypt", request, |r| &r.name, |keyring, key, message, trail| {
-            wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
-            let plaintext = zeroize::Zeroizing::new(message.plaintext);
-            let (ciphertext, key_version) =
-                keyring.encrypt(key, &plaintext, &message.additional_authenticated_data)?;
-            trail.key_version(key_version).output(&ciphertext);
-            Ok(pb::EncryptResponse { ciphertext_crc32c: crc32c(&ciphertext), ciphertext, key_version })
-        })
+        self.on_key(
+            "kms.Encrypt",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
+                let plaintext = zeroize::Zeroizing::new(message.plaintext);
+                let (ciphertext, key_version) =
+                    keyring.encrypt(key, &plaintext, &message.additional_authenticated_data)?;
+                trail.key_version(key_version).output(&ciphertext);
+                Ok(pb::EncryptResponse {
+                    ciphertext_crc32c: crc32c(&ciphertext),
+                    ciphertext,
+                    key_version,
+                })
+            },
+        )
         .await
     }
 
@@ -166,15 +207,28 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::DecryptRequest>,
     ) -> Result<Response<pb::DecryptResponse>, Status> {
-        self.on_key("kms.Decrypt", request, |r| &r.name, |keyring, key, message, trail| {
-            wire::check_crc("ciphertext_crc32c", &message.ciphertext, message.ciphertext_crc32c)?;
-            trail.input(&message.ciphertext);
-            let (plaintext, key_version) =
-                keyring.decrypt(key, &message.ciphertext, &message.additional_authenticated_data)?;
-            trail.key_version(key_version);
-            let plaintext = plaintext.expose().to_vec();
-            Ok(pb::DecryptResponse { plaintext_crc32c: crc32c(&plaintext), plaintext, key_version })
-        })
+        self.on_key(
+            "kms.Decrypt",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                wire::check_crc(
+                    "ciphertext_crc32c",
+                    &message.ciphertext,
+                    message.ciphertext_crc32c,
+                )?;
+                trail.input(&message.ciphertext);
+                let (plaintext, key_version) =
+                    keyring.decrypt(key, &message.ciphertext, &message.additional_authenticated_data)?;
+                trail.key_version(key_version);
+                let plaintext = plaintext.expose().to_vec();
+                Ok(pb::DecryptResponse {
+                    plaintext_crc32c: crc32c(&plaintext),
+                    plaintext,
+                    key_version,
+                })
+            },
+        )
         .await
     }
 
@@ -182,11 +236,19 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::GenerateMacRequest>,
     ) -> Result<Response<pb::GenerateMacResponse>, Status> {
-        self.on_key("kms.GenerateMac", request, |r| &r.name, |keyring, key, message, trail| {
-            let (mac, key_version) = keyring.mac(key, &message.data)?;
-            trail.key_version(key_version).output(mac.as_bytes());
-            Ok(pb::GenerateMacResponse { mac: mac.as_bytes().to_vec(), key_version })
-        })
+        self.on_key(
+            "kms.GenerateMac",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                let (mac, key_version) = keyring.mac(key, &message.data)?;
+                trail.key_version(key_version).output(mac.as_bytes());
+                Ok(pb::GenerateMacResponse {
+                    mac: mac.as_bytes().to_vec(),
+                    key_version,
+                })
+            },
+        )
         .await
     }
 
@@ -194,12 +256,20 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::VerifyMacRequest>,
     ) -> Result<Response<pb::VerifyMacResponse>, Status> {
-        self.on_key("kms.VerifyMac", request, |r| &r.name, |keyring, key, message, trail| {
-            trail.input(&message.mac);
-            let version = keyring.verify_mac(key, &message.data, &message.mac, message.key_version)?;
-            trail.key_version(version.unwrap_or(0));
-            Ok(pb::VerifyMacResponse { valid: version.is_some(), key_version: version.unwrap_or(0) })
-        })
+        self.on_key(
+            "kms.VerifyMac",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                trail.input(&message.mac);
+                let version = keyring.verify_mac(key, &message.data, &message.mac, message.key_version)?;
+                trail.key_version(version.unwrap_or(0));
+                Ok(pb::VerifyMacResponse {
+                    valid: version.is_some(),
+                    key_version: version.unwrap_or(0),
+                })
+            },
+        )
         .await
     }
 
@@ -207,13 +277,24 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::AsymmetricSignRequest>,
     ) -> Result<Response<pb::AsymmetricSignResponse>, Status> {
-        self.on_key("kms.AsymmetricSign", request, |r| &r.name, |keyring, key, message, trail| {
-            let digest = wire::sign_input(message.input)?;
-            let (signature, key_version) = keyring.sign(key, &digest)?;
-            let signature = signature.to_der();
-            trail.key_version(key_version).input_digest(digest).output(&signature);
-            Ok(pb::AsymmetricSignResponse { signature, key_version })
-        })
+        self.on_key(
+            "kms.AsymmetricSign",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                let digest = wire::sign_input(message.input)?;
+                let (signature, key_version) = keyring.sign(key, &digest)?;
+                let signature = signature.to_der();
+                trail
+                    .key_version(key_version)
+                    .input_digest(digest)
+                    .output(&signature);
+                Ok(pb::AsymmetricSignResponse {
+                    signature,
+                    key_version,
+                })
+            },
+        )
         .await
     }
 
@@ -221,14 +302,22 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::AsymmetricVerifyRequest>,
     ) -> Result<Response<pb::AsymmetricVerifyResponse>, Status> {
-        self.on_key("kms.AsymmetricVerify", request, |r| &r.name, |keyring, key, message, trail| {
-            let digest = wire::verify_input(message.input)?;
-            trail.input_digest(digest);
-            let signature = wire::signature(&message.signature)?;
-            let version = keyring.verify(key, &digest, &signature, message.key_version)?;
-            trail.key_version(version.unwrap_or(0));
-            Ok(pb::AsymmetricVerifyResponse { valid: version.is_some(), key_version: version.unwrap_or(0) })
-        })
+        self.on_key(
+            "kms.AsymmetricVerify",
+            request,
+            |r| &r.name,
+            |keyring, key, message, trail| {
+                let digest = wire::verify_input(message.input)?;
+                trail.input_digest(digest);
+                let signature = wire::signature(&message.signature)?;
+                let version = keyring.verify(key, &digest, &signature, message.key_version)?;
+                trail.key_version(version.unwrap_or(0));
+                Ok(pb::AsymmetricVerifyResponse {
+                    valid: version.is_some(),
+                    key_version: version.unwrap_or(0),
+                })
+            },
+        )
         .await
     }
 

@@ -21,24 +21,40 @@ pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError>
         pb::KeyType::Aes256Gcm => KeyType::Aes256Gcm,
         pb::KeyType::HmacSha256 => KeyType::HmacSha256,
         pb::KeyType::EcSignP256Sha256 => KeyType::EcSignP256Sha256,
-        pb::KeyType::Unspecified => return Err(KmsError::field("type", "must be one of the known key types")),
+        pb::KeyType::Unspecified => {
+            return Err(KmsError::field("type", "must be one of the known key types"));
+        }
     };
     if request.labels.len() > MAX_LABELS
         || request.labels.iter().any(|(name, value)| {
             name.is_empty() || name.len() > MAX_LABEL_BYTES || value.len() > MAX_LABEL_BYTES
         })
     {
-        return Err(KmsError::field("labels", "at most 32, with names and values of at most 63 bytes"));
+        return Err(KmsError::field(
+            "labels",
+            "at most 32, with names and values of at most 63 bytes",
+        ));
     }
-    let id = if request.key_id.is_empty() { None } else { Some(request.key_id.parse()?) };
-    Ok(NewKey { id, key_type, labels: request.labels.into_iter().collect::<BTreeMap<_, _>>() })
+    let id = if request.key_id.is_empty() {
+        None
+    } else {
+        Some(request.key_id.parse()?)
+    };
+    Ok(NewKey {
+        id,
+        key_type,
+        labels: request.labels.into_iter().collect::<BTreeMap<_, _>>(),
+    })
 }
 
 pub(crate) fn request_id(id: &str) -> Result<&str, KmsError> {
     if id.len() <= MAX_REQUEST_ID_BYTES && id.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(id)
     } else {
-        Err(KmsError::field("request_id", "must be at most 64 visible ASCII characters"))
+        Err(KmsError::field(
+            "request_id",
+            "must be at most 64 visible ASCII characters",
+        ))
     }
 }
 
@@ -55,7 +71,10 @@ pub(crate) fn page_token(token: &str) -> Result<Option<KeyId>, KmsError> {
     if token.is_empty() {
         return Ok(None);
     }
-    token.parse().map(Some).map_err(|_| KmsError::field("page_token", "must be one that ListKeys gave"))
+    token
+        .parse()
+        .map(Some)
+        .map_err(|_| KmsError::field("page_token", "must be one that ListKeys gave"))
 }
 
 pub(crate) fn key(key: &Key) -> pb::Key {
@@ -70,7 +89,10 @@ pub(crate) fn key(key: &Key) -> pb::Key {
         .into(),
         primary_version: key.primary(),
         versions: versions
-            .map(|(ms, version)| pb::KeyVersion { version, create_time: Some(timestamp(*ms)) })
+            .map(|(ms, version)| pb::KeyVersion {
+                version,
+                create_time: Some(timestamp(*ms)),
+            })
             .collect(),
         create_time: key.created_at_ms.first().map(|ms| timestamp(*ms)),
         labels: key.labels.clone().into_iter().collect(),
@@ -78,7 +100,10 @@ pub(crate) fn key(key: &Key) -> pb::Key {
 }
 
 fn timestamp(ms: u64) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: (ms / 1000) as i64, nanos: (ms % 1000 * 1_000_000) as i32 }
+    prost_types::Timestamp {
+        seconds: (ms / 1000) as i64,
+        nanos: (ms % 1000 * 1_000_000) as i32,
+    }
 }
 
 pub(crate) fn check_crc(field: &'static str, bytes: &[u8], crc: Option<u32>) -> Result<(), KmsError> {
@@ -112,13 +137,17 @@ pub(crate) fn signature(der: &[u8]) -> Result<Signature, KmsError> {
 
 fn digest_of(message: &[u8]) -> Result<Digest, KmsError> {
     if message.len() > crate::keys::MAX_INPUT_BYTES {
-        return Err(KmsError::field("message", "has at most 64 KiB; send the SHA-256 digest of more"));
+        return Err(KmsError::field(
+            "message",
+            "has at most 64 KiB; send the SHA-256 digest of more",
+        ));
     }
     Ok(Digest::of(message))
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, KmsError> {
-    let bytes: [u8; 32] =
-        bytes.try_into().map_err(|_| KmsError::field("digest", "must be the 32 bytes of a SHA-256"))?;
+    let bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| KmsError::field("digest", "must be the 32 bytes of a SHA-256"))?;
     Ok(Digest::from_bytes(bytes))
 }

@@ -13,7 +13,10 @@ async fn csv_that_is_none_is_refused_and_leaves_no_dataset() {
     let world = World::start().await;
     let services = world.admin();
     let mixed = [b"a,b\n1,2\n".as_slice(), b"caf\xe9,3\n"].concat();
-    let utf16: Vec<u8> = [0xFF, 0xFE].into_iter().chain("a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let utf16: Vec<u8> = [0xFF, 0xFE]
+        .into_iter()
+        .chain("a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes))
+        .collect();
     let huge_cell = [b"a,b\n1,".as_slice(), &vec![b'x'; 20 << 20]].concat();
     let cases: [(&str, &[u8], &str); 9] = [
         ("empty", b"", "no data"),
@@ -36,8 +39,13 @@ async fn csv_that_is_none_is_refused_and_leaves_no_dataset() {
 
     let wide: Vec<String> = (0..10_000).map(|column| format!("c{column}")).collect();
     let row = vec!["1"; 10_000].join(",");
-    let dataset = upload(&services, format!("{}\n{row}\n", wide.join(","))).await.unwrap();
-    assert_eq!(services.ingest.get(&dataset.name).await.unwrap().columns.len(), 10_000);
+    let dataset = upload(&services, format!("{}\n{row}\n", wide.join(",")))
+        .await
+        .unwrap();
+    assert_eq!(
+        services.ingest.get(&dataset.name).await.unwrap().columns.len(),
+        10_000
+    );
     world.constellation.shutdown().await;
 }
 
@@ -48,20 +56,62 @@ async fn an_upload_that_stops_halfway_becomes_no_dataset_and_can_go_on() {
     let csv = small_csv(100).into_bytes();
     let (head, tail) = csv.split_at(300);
     let request_id = fresh_id();
-    let begun = services.ingest.begin_upload("halfway", &request_id).await.unwrap();
-    assert_eq!(services.ingest.put_chunk(&begun.upload_id, 0, head.to_vec()).await.unwrap(), 300);
+    let begun = services
+        .ingest
+        .begin_upload("halfway", &request_id)
+        .await
+        .unwrap();
+    assert_eq!(
+        services
+            .ingest
+            .put_chunk(&begun.upload_id, 0, head.to_vec())
+            .await
+            .unwrap(),
+        300
+    );
 
-    let early = services.ingest.commit_upload(&begun.upload_id, csv.len() as u64, None).await;
-    assert_eq!(early.as_ref().expect_err("truncated").code(), Code::FailedPrecondition);
+    let early = services
+        .ingest
+        .commit_upload(&begun.upload_id, csv.len() as u64, None)
+        .await;
+    assert_eq!(
+        early.as_ref().expect_err("truncated").code(),
+        Code::FailedPrecondition
+    );
     assert!(services.ingest.list(100, "").await.unwrap().0.is_empty());
 
-    let again = services.ingest.begin_upload("halfway", &request_id).await.unwrap();
-    assert_eq!((again.upload_id.as_str(), again.offset), (begun.upload_id.as_str(), 300));
-    let gap = services.ingest.put_chunk(&begun.upload_id, 301, tail[1..].to_vec()).await;
+    let again = services
+        .ingest
+        .begin_upload("halfway", &request_id)
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.upload_id.as_str(), again.offset),
+        (begun.upload_id.as_str(), 300)
+    );
+    let gap = services
+        .ingest
+        .put_chunk(&begun.upload_id, 301, tail[1..].to_vec())
+        .await;
     assert_eq!(reason(gap), "OFFSET_MISMATCH");
-    assert_eq!(services.ingest.put_chunk(&begun.upload_id, 0, head.to_vec()).await.unwrap(), 300);
-    services.ingest.put_chunk(&begun.upload_id, 300, tail.to_vec()).await.unwrap();
-    let dataset = services.ingest.commit_upload(&begun.upload_id, csv.len() as u64, None).await.unwrap();
+    assert_eq!(
+        services
+            .ingest
+            .put_chunk(&begun.upload_id, 0, head.to_vec())
+            .await
+            .unwrap(),
+        300
+    );
+    services
+        .ingest
+        .put_chunk(&begun.upload_id, 300, tail.to_vec())
+        .await
+        .unwrap();
+    let dataset = services
+        .ingest
+        .commit_upload(&begun.upload_id, csv.len() as u64, None)
+        .await
+        .unwrap();
     assert_eq!(dataset.rows, 100);
     world.constellation.shutdown().await;
 }
@@ -70,19 +120,35 @@ async fn an_upload_that_stops_halfway_becomes_no_dataset_and_can_go_on() {
 async fn keys_are_used_as_they_were_made_or_not_at_all() {
     let world = World::start().await;
     let kms = world.admin().kms;
-    kms.create_key("aes", KeyType::Aes256Gcm, [], &fresh_id()).await.unwrap();
-    kms.create_key("sign", KeyType::EcSignP256Sha256, [], &fresh_id()).await.unwrap();
+    kms.create_key("aes", KeyType::Aes256Gcm, [], &fresh_id())
+        .await
+        .unwrap();
+    kms.create_key("sign", KeyType::EcSignP256Sha256, [], &fresh_id())
+        .await
+        .unwrap();
     let (mut ciphertext, _) = kms.encrypt("aes", b"secret", b"right").await.unwrap();
 
     assert_eq!(reason(kms.key("none").await), "KEY_NOT_FOUND");
     assert_eq!(reason(kms.encrypt("sign", b"x", b"").await), "WRONG_KEY_TYPE");
     assert_eq!(reason(kms.sign("aes", b"x").await), "WRONG_KEY_TYPE");
-    assert_eq!(reason(kms.decrypt("aes", &ciphertext, b"wrong").await.map(drop)), "DECRYPTION_FAILED");
+    assert_eq!(
+        reason(kms.decrypt("aes", &ciphertext, b"wrong").await.map(drop)),
+        "DECRYPTION_FAILED"
+    );
     assert!(kms.decrypt("aes", &ciphertext[..40], b"right").await.is_err());
     let last = ciphertext.len() - 1;
     ciphertext[last] ^= 1;
-    assert_eq!(reason(kms.decrypt("aes", &ciphertext, b"right").await.map(drop)), "DECRYPTION_FAILED");
-    assert_eq!(kms.encrypt("aes", &[0; (64 << 10) + 1], b"").await.expect_err("large").code(), Code::InvalidArgument);
+    assert_eq!(
+        reason(kms.decrypt("aes", &ciphertext, b"right").await.map(drop)),
+        "DECRYPTION_FAILED"
+    );
+    assert_eq!(
+        kms.encrypt("aes", &[0; (64 << 10) + 1], b"")
+            .await
+            .expect_err("large")
+            .code(),
+        Code::InvalidArgument
+    );
     world.constellation.shutdown().await;
 }
 
@@ -91,18 +157,71 @@ async fn wishes_that_no_model_can_fulfil_are_refused_with_the_reason() {
     let world = World::start().await;
     let services = world.admin();
     let dataset = upload(&services, small_csv(40)).await.unwrap();
-    let good = TrainRequest { label: "label".into(), ..order(&dataset.name, Algorithm::LogisticRegression) };
+    let good = TrainRequest {
+        label: "label".into(),
+        ..order(&dataset.name, Algorithm::LogisticRegression)
+    };
     let one_class = upload(&services, "a,label\n1,x\n2,x\n3,x\n4,x\n").await.unwrap();
-    let missing_label = upload(&services, "a,label\n1,x\n2,NaN\n3,y\n4,y\n").await.unwrap();
+    let missing_label = upload(&services, "a,label\n1,x\n2,NaN\n3,y\n4,y\n")
+        .await
+        .unwrap();
     let cases: Vec<(&str, TrainRequest)> = vec![
-        ("unknown label", TrainRequest { label: "nope".into(), ..good.clone() }),
-        ("unknown feature", TrainRequest { features: vec!["nope".into()], ..good.clone() }),
-        ("bad share", TrainRequest { test_fraction: 1.5, ..good.clone() }),
-        ("no algorithm", TrainRequest { algorithm: 0, ..good.clone() }),
-        ("bad parameter", TrainRequest { hyperparameters: [("depth".into(), "x".into())].into(), ..good.clone() }),
-        ("unknown dataset", TrainRequest { dataset: format!("datasets/{}", fresh_id()), ..good.clone() }),
-        ("one class", TrainRequest { dataset: one_class.name, ..good.clone() }),
-        ("missing label", TrainRequest { dataset: missing_label.name, ..good.clone() }),
+        (
+            "unknown label",
+            TrainRequest {
+                label: "nope".into(),
+                ..good.clone()
+            },
+        ),
+        (
+            "unknown feature",
+            TrainRequest {
+                features: vec!["nope".into()],
+                ..good.clone()
+            },
+        ),
+        (
+            "bad share",
+            TrainRequest {
+                test_fraction: 1.5,
+                ..good.clone()
+            },
+        ),
+        (
+            "no algorithm",
+            TrainRequest {
+                algorithm: 0,
+                ..good.clone()
+            },
+        ),
+        (
+            "bad parameter",
+            TrainRequest {
+                hyperparameters: [("depth".into(), "x".into())].into(),
+                ..good.clone()
+            },
+        ),
+        (
+            "unknown dataset",
+            TrainRequest {
+                dataset: format!("datasets/{}", fresh_id()),
+                ..good.clone()
+            },
+        ),
+        (
+            "one class",
+            TrainRequest {
+                dataset: one_class.name,
+                ..good.clone()
+            },
+        ),
+        (
+            "missing label",
+            TrainRequest {
+                dataset: missing_label.name,
+                ..good.clone()
+            },
+        ),
     ];
     for (name, mut request) in cases {
         request.request_id = fresh_id();
@@ -113,7 +232,11 @@ async fn wishes_that_no_model_can_fulfil_are_refused_with_the_reason() {
     }
     let model = train(&services, good).await.unwrap();
     for row in [vec![1.0], vec![1.0, 2.0, 3.0], vec![f64::INFINITY, 1.0]] {
-        let error = services.inference.predict(&model.name, vec![row]).await.expect_err("bad row");
+        let error = services
+            .inference
+            .predict(&model.name, vec![row])
+            .await
+            .expect_err("bad row");
         assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     }
     assert_eq!(services.inference.list(100, "").await.unwrap().0.len(), 1);
@@ -125,12 +248,18 @@ async fn strangers_and_forgers_are_turned_away() {
     let world = World::start().await;
     let endpoints = world.constellation.endpoints().clone();
     for token in ["", "v1.e30.AAAA", "garbage"] {
-        let stranger =
-            endpoints.connect(&asterism_client::Credentials::token(token), None).unwrap();
+        let stranger = endpoints
+            .connect(&asterism_client::Credentials::token(token), None)
+            .unwrap();
         for code in [
             stranger.kms.key("k").await.expect_err("kms").code(),
             stranger.ingest.list(1, "").await.expect_err("ingest").code(),
-            stranger.inference.list(1, "").await.expect_err("inference").code(),
+            stranger
+                .inference
+                .list(1, "")
+                .await
+                .expect_err("inference")
+                .code(),
             stranger.audit.verify().await.expect_err("audit").code(),
         ] {
             assert_eq!(code, Code::Unauthenticated, "{token}");

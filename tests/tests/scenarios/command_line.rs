@@ -19,7 +19,11 @@ fn the_demo_ends_with_one_object_that_says_what_came_out() {
     let data = dir.path().join("data");
     let output = asterism(&["demo", "--json", "--data", data.to_str().unwrap()]);
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{stdout}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let last: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(last["ok"], true, "{last}");
     assert_eq!(last["log_verified"], true, "{last}");
@@ -27,7 +31,10 @@ fn the_demo_ends_with_one_object_that_says_what_came_out() {
     assert!(last["roc_auc"].as_f64().unwrap() >= 0.98, "{last}");
     assert!(last["audit_events"].as_u64().unwrap() >= 20, "{last}");
     for step in last["steps"].as_array().unwrap() {
-        assert!(step["name"].is_string() && step["ms"].as_f64().unwrap() >= 0.0 && step["ok"] == true, "{step}");
+        assert!(
+            step["name"].is_string() && step["ms"].as_f64().unwrap() >= 0.0 && step["ok"] == true,
+            "{step}"
+        );
     }
     let svg = std::fs::read_to_string(data.join("asterism-demo.svg")).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("accuracy"));
@@ -43,7 +50,10 @@ fn exit_codes_tell_scripts_what_went_wrong() {
     std::fs::write(&token, "t").unwrap();
     let token = token.to_str().unwrap();
     assert_eq!(asterism(&["no-such-verb"]).status.code(), Some(2));
-    assert_eq!(asterism(&["keys", "list", "--addr", "nonsense"]).status.code(), Some(2));
+    assert_eq!(
+        asterism(&["keys", "list", "--addr", "nonsense"]).status.code(),
+        Some(2)
+    );
     let nobody = asterism(&["keys", "list", "--addr", "127.0.0.1:9", "--token-file", token]);
     assert_eq!(nobody.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("asterism up"));

@@ -37,13 +37,21 @@ impl Process {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let ready: serde_json::Value =
             serde_json::from_str(&line).unwrap_or_else(|_| panic!("did not start: {line:?}"));
         let at = |service: &str| ready[service].as_str().unwrap().to_owned();
-        let endpoints =
-            Endpoints { kms: at("kms"), ingest: at("ingest"), inference: at("inference"), audit: at("audit") };
-        let services = endpoints.connect(&Credentials::file(data.join(ADMIN_TOKEN)), None).unwrap();
+        let endpoints = Endpoints {
+            kms: at("kms"),
+            ingest: at("ingest"),
+            inference: at("inference"),
+            audit: at("audit"),
+        };
+        let services = endpoints
+            .connect(&Credentials::file(data.join(ADMIN_TOKEN)), None)
+            .unwrap();
         Self { child, services }
     }
 
@@ -102,7 +110,10 @@ async fn killed_twenty_times_under_load_nothing_acknowledged_is_missing() {
     let process = Process::start(dir.path());
     check(&process.services, &acknowledged, ROUNDS).await;
     let done = acknowledged.lock().unwrap();
-    assert!(!done.keys.is_empty() && !done.datasets.is_empty() && !done.models.is_empty(), "there was no load");
+    assert!(
+        !done.keys.is_empty() && !done.datasets.is_empty() && !done.models.is_empty(),
+        "there was no load"
+    );
 }
 
 /// One acknowledged thing of each kind, over and over.
@@ -114,7 +125,10 @@ async fn work(
     match worker {
         0 => {
             let id = format!("k{}", uuid::Uuid::new_v4().simple());
-            services.kms.create_key(&id, KeyType::Aes256Gcm, [], &fresh_id()).await?;
+            services
+                .kms
+                .create_key(&id, KeyType::Aes256Gcm, [], &fresh_id())
+                .await?;
             acknowledged.lock().unwrap().keys.push(id.clone());
             let (ciphertext, _) = services.kms.encrypt(&id, id.as_bytes(), b"crash").await?;
             acknowledged.lock().unwrap().ciphertexts.push((id, ciphertext));
@@ -142,14 +156,27 @@ async fn work(
 async fn check(services: &Services, acknowledged: &Mutex<Acknowledged>, round: usize) {
     let (keys, ciphertexts, datasets, models) = {
         let done = acknowledged.lock().unwrap();
-        (done.keys.clone(), done.ciphertexts.clone(), done.datasets.clone(), done.models.clone())
+        (
+            done.keys.clone(),
+            done.ciphertexts.clone(),
+            done.datasets.clone(),
+            done.models.clone(),
+        )
     };
     for id in &keys {
-        services.kms.key(id).await.unwrap_or_else(|error| panic!("round {round}: key {id}: {error}"));
+        services
+            .kms
+            .key(id)
+            .await
+            .unwrap_or_else(|error| panic!("round {round}: key {id}: {error}"));
     }
     for (id, ciphertext) in &ciphertexts {
         let plaintext = services.kms.decrypt(id, ciphertext, b"crash").await;
-        assert_eq!(plaintext.map(|p| p.expose().to_vec()).ok().as_deref(), Some(id.as_bytes()), "round {round}");
+        assert_eq!(
+            plaintext.map(|p| p.expose().to_vec()).ok().as_deref(),
+            Some(id.as_bytes()),
+            "round {round}"
+        );
     }
     for name in &datasets {
         let report = services.ingest.verify(name).await;
@@ -161,7 +188,10 @@ async fn check(services: &Services, acknowledged: &Mutex<Acknowledged>, round: u
         prediction.unwrap_or_else(|error| panic!("round {round}: {name}: {error}"));
     }
     let wanted = [
-        ("kms.CreateKey", keys.iter().map(|id| format!("keys/{id}")).collect::<Vec<_>>()),
+        (
+            "kms.CreateKey",
+            keys.iter().map(|id| format!("keys/{id}")).collect::<Vec<_>>(),
+        ),
         ("ingest.CommitUpload", datasets),
         ("inference.Train", models),
     ];

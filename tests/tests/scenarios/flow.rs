@@ -24,16 +24,28 @@ async fn real_data_goes_through_upload_training_prediction_and_audit() {
     assert_eq!(dataset.rows, 569);
     assert_eq!(dataset.columns.len(), 31);
     assert_eq!(dataset.owner, "user/admin");
-    let label = dataset.columns.iter().find(|column| column.name == LABEL).unwrap();
-    assert_eq!((label.kind(), label.distinct, label.missing), (ColumnKind::Text, 2, 0));
+    let label = dataset
+        .columns
+        .iter()
+        .find(|column| column.name == LABEL)
+        .unwrap();
+    assert_eq!(
+        (label.kind(), label.distinct, label.missing),
+        (ColumnKind::Text, 2, 0)
+    );
     assert!(services.ingest.verify(&dataset.name).await.unwrap().verified);
 
-    for algorithm in
-        [Algorithm::GradientBoostedTrees, Algorithm::LogisticRegression, Algorithm::NeuralNetwork]
-    {
+    for algorithm in [
+        Algorithm::GradientBoostedTrees,
+        Algorithm::LogisticRegression,
+        Algorithm::NeuralNetwork,
+    ] {
         let model = train(&services, order(&dataset.name, algorithm)).await.unwrap();
         let held_out = model.evaluation.clone().unwrap();
-        assert_eq!(services.inference.evaluate(&model.name, "").await.unwrap(), held_out);
+        assert_eq!(
+            services.inference.evaluate(&model.name, "").await.unwrap(),
+            held_out
+        );
         assert!(held_out.accuracy >= 0.93, "{algorithm:?}: {}", held_out.accuracy);
         if algorithm == Algorithm::GradientBoostedTrees {
             assert!(held_out.accuracy >= 0.95, "accuracy {}", held_out.accuracy);
@@ -42,19 +54,33 @@ async fn real_data_goes_through_upload_training_prediction_and_audit() {
         let counted: u64 = held_out.confusion.iter().flat_map(|row| &row.counts).sum();
         assert_eq!(counted, held_out.rows);
 
-        let from_dataset = services.inference.predict_dataset(&model.name, &dataset.name).await.unwrap();
+        let from_dataset = services
+            .inference
+            .predict_dataset(&model.name, &dataset.name)
+            .await
+            .unwrap();
         assert_eq!(from_dataset.len(), 569);
         let rows = feature_rows(&model.features);
-        let answer = services.inference.predict(&model.name, rows[..50].to_vec()).await.unwrap();
+        let answer = services
+            .inference
+            .predict(&model.name, rows[..50].to_vec())
+            .await
+            .unwrap();
         assert_eq!(answer.predictions[..], from_dataset[..50]);
     }
 
-    // The last event is written when the last stream ends; then the log has everything of this trace.
-    let filter = EventFilter { trace_id, ..EventFilter::default() };
+    // Each stream is recorded before its first answer and when it ends; then the log has everything of this trace.
+    let filter = EventFilter {
+        trace_id,
+        ..EventFilter::default()
+    };
     let entries = loop {
         let entries = services.audit.list_all(filter.clone()).await.unwrap();
-        let predictions = entries.iter().filter(|e| operation(e) == "inference.BatchPredict").count();
-        if predictions >= 3 {
+        let predictions = entries
+            .iter()
+            .filter(|e| operation(e) == "inference.BatchPredict")
+            .count();
+        if predictions >= 6 {
             break entries;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -92,12 +118,17 @@ fn operation(entry: &asterism_client::proto::audit::LogEntry) -> String {
 fn feature_rows(features: &[String]) -> Vec<Vec<f64>> {
     let mut lines = BREAST_CANCER.lines();
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let columns: Vec<usize> =
-        features.iter().map(|name| header.iter().position(|h| h == name).unwrap()).collect();
+    let columns: Vec<usize> = features
+        .iter()
+        .map(|name| header.iter().position(|h| h == name).unwrap())
+        .collect();
     lines
         .map(|line| {
             let cells: Vec<&str> = line.split(',').collect();
-            columns.iter().map(|column| cells[*column].parse().unwrap()).collect()
+            columns
+                .iter()
+                .map(|column| cells[*column].parse().unwrap())
+                .collect()
         })
         .collect()
 }
@@ -106,20 +137,43 @@ fn feature_rows(features: &[String]) -> Vec<Vec<f64>> {
 async fn everything_acknowledged_is_there_after_a_restart() {
     let world = World::start().await;
     let services = world.admin();
-    services.kms.create_key("mine", KeyType::Aes256Gcm, [], &fresh_id()).await.unwrap();
+    services
+        .kms
+        .create_key("mine", KeyType::Aes256Gcm, [], &fresh_id())
+        .await
+        .unwrap();
     let (ciphertext, _) = services.kms.encrypt("mine", b"before", b"aad").await.unwrap();
     services.kms.rotate_key("mine", &fresh_id()).await.unwrap();
     let dataset = upload(&services, BREAST_CANCER).await.unwrap();
-    let model = train(&services, order(&dataset.name, Algorithm::GradientBoostedTrees)).await.unwrap();
+    let model = train(&services, order(&dataset.name, Algorithm::GradientBoostedTrees))
+        .await
+        .unwrap();
 
     let world = world.restart().await;
     let services = world.admin();
-    assert_eq!(services.kms.decrypt("mine", &ciphertext, b"aad").await.unwrap().expose(), b"before");
+    assert_eq!(
+        services
+            .kms
+            .decrypt("mine", &ciphertext, b"aad")
+            .await
+            .unwrap()
+            .expose(),
+        b"before"
+    );
     assert_eq!(services.kms.key("mine").await.unwrap().primary_version, 2);
     assert_eq!(services.ingest.get(&dataset.name).await.unwrap(), dataset);
     assert!(services.ingest.verify(&dataset.name).await.unwrap().verified);
     assert_eq!(services.inference.get(&model.name).await.unwrap(), model);
-    assert_eq!(services.inference.predict(&model.name, vec![vec![0.0; 30]]).await.unwrap().predictions.len(), 1);
+    assert_eq!(
+        services
+            .inference
+            .predict(&model.name, vec![vec![0.0; 30]])
+            .await
+            .unwrap()
+            .predictions
+            .len(),
+        1
+    );
     assert!(services.audit.verify().await.unwrap().verified);
     world.constellation.shutdown().await;
 }
@@ -134,8 +188,16 @@ async fn nothing_secret_lies_on_the_disk_in_the_clear() {
     let mut request = order(&dataset.name, Algorithm::LogisticRegression);
     request.label = "label".into();
     train(&services, request).await.unwrap();
-    let key = services.kms.generate_data_key("dataset-kek", b"canary").await.unwrap();
-    let token = world.constellation.credentials("user/admin", &[Role::Admin]).map(|_| ()).is_ok();
+    let key = services
+        .kms
+        .generate_data_key("dataset-kek", b"canary")
+        .await
+        .unwrap();
+    let token = world
+        .constellation
+        .credentials("user/admin", &[Role::Admin])
+        .map(|_| ())
+        .is_ok();
     assert!(token);
     for path in files(world.dir.path()) {
         let bytes = std::fs::read(&path).unwrap();
@@ -173,13 +235,21 @@ async fn owners_keep_to_themselves_and_roles_to_their_verbs() {
     let auditor = world.as_principal("user/auditor", &[Role::Auditor]);
 
     let dataset = upload(&alice, BREAST_CANCER).await.unwrap();
-    let model = train(&alice, order(&dataset.name, Algorithm::LogisticRegression)).await.unwrap();
+    let model = train(&alice, order(&dataset.name, Algorithm::LogisticRegression))
+        .await
+        .unwrap();
     assert_eq!(model.owner, "user/alice");
 
     assert_eq!(reason(bob.ingest.get(&dataset.name).await), "DATASET_NOT_FOUND");
-    assert_eq!(reason(bob.ingest.delete(&dataset.name).await), "DATASET_NOT_FOUND");
+    assert_eq!(
+        reason(bob.ingest.delete(&dataset.name).await),
+        "DATASET_NOT_FOUND"
+    );
     assert_eq!(reason(bob.inference.get(&model.name).await), "MODEL_NOT_FOUND");
-    assert_eq!(reason(bob.inference.predict(&model.name, vec![vec![0.0; 30]]).await), "MODEL_NOT_FOUND");
+    assert_eq!(
+        reason(bob.inference.predict(&model.name, vec![vec![0.0; 30]]).await),
+        "MODEL_NOT_FOUND"
+    );
     let order = order(&dataset.name, Algorithm::LogisticRegression);
     assert_eq!(reason(train(&bob, order).await), "DATASET_NOT_FOUND");
     assert!(bob.ingest.list(100, "").await.unwrap().0.is_empty());
@@ -199,7 +269,9 @@ async fn owners_keep_to_themselves_and_roles_to_their_verbs() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), arrived).await.expect("a denial is an event");
+    tokio::time::timeout(Duration::from_secs(10), arrived)
+        .await
+        .expect("a denial is an event");
     world.constellation.shutdown().await;
 }
 
@@ -215,11 +287,17 @@ async fn a_batch_streams_in_order_with_more_rows_than_any_buffer_holds() {
     let messages = (0..100).map(move |message| BatchPredictRequest {
         name: name.clone(),
         rows: (0..1000)
-            .map(|row| FeatureRow { values: vec![if (message + row) % 2 == 0 { 0.5 } else { 10.5 }, 1.0] })
+            .map(|row| FeatureRow {
+                values: vec![if (message + row) % 2 == 0 { 0.5 } else { 10.5 }, 1.0],
+            })
             .collect(),
         dataset: String::new(),
     });
-    let mut stream = services.inference.batch_predict(futures::stream::iter(messages)).await.unwrap();
+    let mut stream = services
+        .inference
+        .batch_predict(futures::stream::iter(messages))
+        .await
+        .unwrap();
     let mut expected = 0;
     while let Some(message) = stream.message().await.unwrap() {
         assert_eq!(message.offset, expected);

@@ -29,15 +29,22 @@ pub struct World {
 impl World {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let constellation = Constellation::start(dir.path(), &Options::default()).await.unwrap();
+        let constellation = Constellation::start(dir.path(), &Options::default())
+            .await
+            .unwrap();
         Self { constellation, dir }
     }
 
     /// Stops the services and starts them again over the same data.
     pub async fn restart(self) -> Self {
         self.constellation.shutdown().await;
-        let constellation = Constellation::start(self.dir.path(), &Options::default()).await.unwrap();
-        Self { constellation, dir: self.dir }
+        let constellation = Constellation::start(self.dir.path(), &Options::default())
+            .await
+            .unwrap();
+        Self {
+            constellation,
+            dir: self.dir,
+        }
     }
 
     pub fn admin(&self) -> Services {
@@ -49,7 +56,9 @@ impl World {
     }
 
     pub fn in_trace(&self, trace_id: &str) -> Services {
-        self.constellation.connect("user/admin", &[Role::Admin], Some(trace_id)).unwrap()
+        self.constellation
+            .connect("user/admin", &[Role::Admin], Some(trace_id))
+            .unwrap()
     }
 }
 
@@ -67,7 +76,11 @@ pub async fn upload_as(
     request_id: &str,
 ) -> Result<Dataset, ClientError> {
     let mut bytes = csv.as_ref();
-    let source = UploadSource { display_name: "scenario", request_id, reader: &mut bytes };
+    let source = UploadSource {
+        display_name: "scenario",
+        request_id,
+        reader: &mut bytes,
+    };
     services.ingest.upload(source, |_| {}).await
 }
 

@@ -28,13 +28,21 @@ async fn any_flipped_byte_of_a_dataset_is_found() {
             match services.ingest.verify(&dataset.name).await {
                 Ok(report) => {
                     assert!(!report.verified, "byte {at} of {}", path.display());
-                    assert!(report.checks.iter().any(|check| !check.ok && !check.detail.is_empty()));
+                    assert!(
+                        report
+                            .checks
+                            .iter()
+                            .any(|check| !check.ok && !check.detail.is_empty())
+                    );
                 }
                 Err(error) => assert!(error.reason().is_some(), "{error}"),
             }
             let mut request = order(&dataset.name, Algorithm::LogisticRegression);
             request.label = "label".into();
-            assert!(train(&services, request).await.is_err(), "trained on damaged data");
+            assert!(
+                train(&services, request).await.is_err(),
+                "trained on damaged data"
+            );
             fs::write(&path, &original).unwrap();
         }
     }
@@ -50,7 +58,10 @@ async fn the_damaged_chunk_of_a_large_dataset_is_named() {
     let report = services.ingest.verify(&dataset.name).await.unwrap();
     assert!(report.verified && report.chunks >= 4, "{report:?}");
     let files = files_of(&world.dir.path().join("ingest"), &dataset.name);
-    let blob = files.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let blob = files
+        .iter()
+        .max_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
     let size = fs::metadata(blob).unwrap().len() as usize;
     flip(blob, size - 100);
     let report = services.ingest.verify(&dataset.name).await.unwrap();
@@ -70,16 +81,29 @@ async fn a_manifest_signed_by_another_key_is_refused() {
         .expect("a stored manifest");
     let signed: Signed = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
 
-    services.kms.create_key("rogue", KeyType::EcSignP256Sha256, [], "rogue").await.unwrap();
-    let forged =
-        services.kms.sign_statement("rogue", &signed.domain, signed.payload.clone()).await.unwrap();
-    let renamed = Signed { key: signed.key.clone(), key_version: signed.key_version, ..forged.clone() };
+    services
+        .kms
+        .create_key("rogue", KeyType::EcSignP256Sha256, [], "rogue")
+        .await
+        .unwrap();
+    let forged = services
+        .kms
+        .sign_statement("rogue", &signed.domain, signed.payload.clone())
+        .await
+        .unwrap();
+    let renamed = Signed {
+        key: signed.key.clone(),
+        key_version: signed.key_version,
+        ..forged.clone()
+    };
     for forgery in [forged, renamed] {
         fs::write(&manifest, serde_json::to_vec(&forgery).unwrap()).unwrap();
         let report = services.ingest.verify(&dataset.name).await.unwrap();
         assert!(!report.verified);
-        let here =
-            services.ingest.open_dataset(&services.kms, &dataset.name, "manifest-signer", |_| Ok(())).await;
+        let here = services
+            .ingest
+            .open_dataset(&services.kms, &dataset.name, "manifest-signer", |_| Ok(()))
+            .await;
         assert!(here.is_err());
     }
     world.constellation.shutdown().await;
@@ -90,8 +114,12 @@ async fn a_model_swapped_for_another_is_refused_even_when_it_was_in_use() {
     let world = World::start().await;
     let services = world.admin();
     let dataset = upload(&services, BREAST_CANCER).await.unwrap();
-    let one = train(&services, order(&dataset.name, Algorithm::LogisticRegression)).await.unwrap();
-    let two = train(&services, order(&dataset.name, Algorithm::GradientBoostedTrees)).await.unwrap();
+    let one = train(&services, order(&dataset.name, Algorithm::LogisticRegression))
+        .await
+        .unwrap();
+    let two = train(&services, order(&dataset.name, Algorithm::GradientBoostedTrees))
+        .await
+        .unwrap();
     let row = || vec![vec![0.0; 30]];
     services.inference.predict(&one.name, row()).await.unwrap();
 
@@ -105,8 +133,14 @@ async fn a_model_swapped_for_another_is_refused_even_when_it_was_in_use() {
         for part in &parts {
             fs::copy(&twos[*part], &ones[*part]).unwrap();
         }
-        assert_eq!(reason(services.inference.predict(&one.name, row()).await), "MODEL_REFUSED");
-        assert_eq!(reason(services.inference.evaluate(&one.name, "").await), "MODEL_REFUSED");
+        assert_eq!(
+            reason(services.inference.predict(&one.name, row()).await),
+            "MODEL_REFUSED"
+        );
+        assert_eq!(
+            reason(services.inference.evaluate(&one.name, "").await),
+            "MODEL_REFUSED"
+        );
         for (path, bytes) in ones.iter().zip(originals) {
             fs::write(path, bytes).unwrap();
         }

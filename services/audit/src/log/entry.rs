@@ -63,9 +63,15 @@ pub(super) fn encode(appended_at_ms: u64, body: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn decode(index: u64, stored: &[u8]) -> Result<Entry, AuditError> {
-    let (chain, bytes) = stored.split_first_chunk::<32>().ok_or(AuditError::Damaged("an entry is too short"))?;
-    let (version, rest) = bytes.split_first().ok_or(AuditError::Damaged("an entry is too short"))?;
-    let (at, body) = rest.split_first_chunk::<8>().ok_or(AuditError::Damaged("an entry is too short"))?;
+    let (chain, bytes) = stored
+        .split_first_chunk::<32>()
+        .ok_or(AuditError::Damaged("an entry is too short"))?;
+    let (version, rest) = bytes
+        .split_first()
+        .ok_or(AuditError::Damaged("an entry is too short"))?;
+    let (at, body) = rest
+        .split_first_chunk::<8>()
+        .ok_or(AuditError::Damaged("an entry is too short"))?;
     if *version != VERSION {
         return Err(AuditError::Damaged("an entry has an unknown version"));
     }

@@ -100,7 +100,10 @@ impl Log {
             for entry in candidates {
                 if filter.matches(&facts_of(&entry)?) {
                     if entries.len() == limit {
-                        return Ok(Page { entries, next: Some(entry.index) });
+                        return Ok(Page {
+                            entries,
+                            next: Some(entry.index),
+                        });
                     }
                     entries.push(entry);
                 }
@@ -114,7 +117,10 @@ impl Log {
         let keys = self.records.scan(&start, prefix, STRIDE)?;
         keys.iter()
             .map(|(key, _)| {
-                let index = key.get(prefix.len()..).and_then(be_u64).ok_or(AuditError::Damaged("fact key"))?;
+                let index = key
+                    .get(prefix.len()..)
+                    .and_then(be_u64)
+                    .ok_or(AuditError::Damaged("fact key"))?;
                 self.entry(index)
             })
             .collect()

@@ -13,7 +13,11 @@ fn event(number: u64) -> NewEvent {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&number.to_be_bytes());
     let facts = facts(number);
-    NewEvent { id, facts, body: number.to_be_bytes().to_vec() }
+    NewEvent {
+        id,
+        facts,
+        body: number.to_be_bytes().to_vec(),
+    }
 }
 
 fn facts(number: u64) -> Facts {
@@ -22,7 +26,11 @@ fn facts(number: u64) -> Facts {
         source_sequence: number + 1,
         occurred_at_ms: number * 10,
         principal: format!("user/{}", number % 3),
-        operation: if number.is_multiple_of(2) { "kms.Encrypt".into() } else { "kms.Decrypt".into() },
+        operation: if number.is_multiple_of(2) {
+            "kms.Encrypt".into()
+        } else {
+            "kms.Decrypt".into()
+        },
         resource: format!("keys/{}", number % 5),
         outcome: 1 + (number % 7 == 0) as i32,
         trace_id: format!("{:032x}", number / 4),
@@ -55,10 +63,20 @@ fn filled(count: u64) -> (Log, Arc<MemoryRecords>) {
 #[test]
 fn a_repeated_event_keeps_its_index_and_a_changed_one_is_refused() {
     let (log, _) = filled(10);
-    assert_eq!(log.append(&[event(3), event(10), event(10)], 2000).expect("appended"), [3, 10, 10]);
+    assert_eq!(
+        log.append(&[event(3), event(10), event(10)], 2000)
+            .expect("appended"),
+        [3, 10, 10]
+    );
     assert_eq!(log.size(), 11);
-    let changed = NewEvent { body: 99_u64.to_be_bytes().to_vec(), ..event(4) };
-    assert!(matches!(log.append(&[event(11), changed], 2000), Err(AuditError::EventIdReused)));
+    let changed = NewEvent {
+        body: 99_u64.to_be_bytes().to_vec(),
+        ..event(4)
+    };
+    assert!(matches!(
+        log.append(&[event(11), changed], 2000),
+        Err(AuditError::EventIdReused)
+    ));
     assert_eq!(log.size(), 11);
     assert!(log.verify(identify).expect("verified").bad.is_none());
 }
@@ -72,16 +90,23 @@ fn any_altered_dropped_or_swapped_entry_is_found_and_named() {
         for at in 0..stored.len() {
             let mut altered = stored.clone();
             altered[at] ^= 1;
-            records.commit(Batch::new().put(key.clone(), altered)).expect("written");
+            records
+                .commit(Batch::new().put(key.clone(), altered))
+                .expect("written");
             let bad = log.verify(identify).expect("verified").bad.expect("found");
             assert_eq!(bad.0, index, "byte {at}");
         }
         records.commit(Batch::new().delete(key.clone())).expect("written");
-        assert_eq!(log.verify(identify).expect("verified").bad.expect("found").0, index);
+        assert_eq!(
+            log.verify(identify).expect("verified").bad.expect("found").0,
+            index
+        );
 
         let other = entry_key((index + 1) % 10);
         let others = records.get(&other).expect("read").expect("there");
-        records.commit(Batch::new().put(key, others).put(other, stored)).expect("written");
+        records
+            .commit(Batch::new().put(key, others).put(other, stored))
+            .expect("written");
         let bad = log.verify(identify).expect("verified").bad.expect("found");
         assert_eq!(bad.0, index.min((index + 1) % 10));
     }
@@ -93,7 +118,9 @@ fn a_chain_recomputed_by_a_forger_does_not_fit_the_head() {
     let forged = entry::encode(1000, &7_u64.to_be_bytes());
     let before = log.entry(1).expect("there").chain;
     let value = [chain(&before, &forged).as_bytes().as_slice(), &forged].concat();
-    let batch = Batch::new().put(entry_key(2), value).put(id_key(&event(7).id), 2_u64.to_be_bytes());
+    let batch = Batch::new()
+        .put(entry_key(2), value)
+        .put(id_key(&event(7).id), 2_u64.to_be_bytes());
     records.commit(batch).expect("written");
     assert_eq!(log.verify(identify).expect("verified").bad.expect("found").0, 2);
 }
@@ -102,10 +129,14 @@ fn a_chain_recomputed_by_a_forger_does_not_fit_the_head() {
 fn holes_and_repeats_of_a_source_are_told() {
     let records = Arc::new(MemoryRecords::new());
     let log = open(records);
-    log.append(&[event(0), event(1), event(4), event(2)], 1).expect("appended");
+    log.append(&[event(0), event(1), event(4), event(2)], 1)
+        .expect("appended");
     let report = log.verify(identify).expect("verified");
     assert!(report.bad.is_none());
-    assert_eq!(report.sequence_problems, ["kms: 3 missing after 2", "kms: 3 comes after 5"]);
+    assert_eq!(
+        report.sequence_problems,
+        ["kms: 3 missing after 2", "kms: 3 comes after 5"]
+    );
 }
 
 #[test]
@@ -118,13 +149,18 @@ fn a_log_that_was_rolled_back_does_not_open() {
     log.note_head().expect("noted");
     drop(log);
     Log::open(records.clone(), &note).expect("as it was");
-    assert!(matches!(Log::open(Arc::new(MemoryRecords::new()), &note), Err(AuditError::RolledBack(_))));
+    assert!(matches!(
+        Log::open(Arc::new(MemoryRecords::new()), &note),
+        Err(AuditError::RolledBack(_))
+    ));
     let (other, others) = filled(5);
     drop(other);
     let stored = others.get(&entry_key(1)).expect("read").expect("there");
     let mut altered = stored;
     altered[0] ^= 1;
-    others.commit(Batch::new().put(entry_key(1), altered)).expect("written");
+    others
+        .commit(Batch::new().put(entry_key(1), altered))
+        .expect("written");
     assert!(matches!(Log::open(others, &note), Err(AuditError::RolledBack(_))));
 }
 
@@ -132,10 +168,12 @@ fn a_log_that_was_rolled_back_does_not_open() {
 fn everything_is_there_after_a_restart_of_the_store() {
     let dir = tempfile::tempdir().expect("directory");
     let note = dir.path().join("head.json");
-    let store = || Arc::new(SledRecords::open(&dir.path().join("records"), SledOptions::default()).expect("store"));
+    let store =
+        || Arc::new(SledRecords::open(&dir.path().join("records"), SledOptions::default()).expect("store"));
     let head = {
         let log = Log::open(store(), &note).expect("opened");
-        log.append(&(0..50).map(event).collect::<Vec<_>>(), 1).expect("appended");
+        log.append(&(0..50).map(event).collect::<Vec<_>>(), 1)
+            .expect("appended");
         log.note_head().expect("noted");
         log.head()
     };

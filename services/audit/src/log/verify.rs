@@ -34,14 +34,20 @@ impl Log {
         identify: impl Fn(&Entry) -> Result<([u8; 16], Facts), AuditError>,
     ) -> Result<Report, AuditError> {
         let known = self.head();
-        let mut report = Report { head: Head::empty(), bad: None, sequence_problems: Vec::new() };
+        let mut report = Report {
+            head: Head::empty(),
+            bad: None,
+            sequence_problems: Vec::new(),
+        };
         let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
         let bad = |mut report: Report, index: u64, problem: &str| {
             report.bad = Some((index, problem.to_owned()));
             Ok(report)
         };
         while report.head.size < known.size {
-            let stored = self.records.scan(&super::entry_key(report.head.size), &[ENTRY], STRIDE)?;
+            let stored = self
+                .records
+                .scan(&super::entry_key(report.head.size), &[ENTRY], STRIDE)?;
             if stored.is_empty() {
                 let index = report.head.size;
                 return bad(report, index, "the entry is missing");
@@ -59,7 +65,11 @@ impl Log {
                 };
                 let computed = chain(&report.head.chain, &value[32..]);
                 if computed != entry.chain {
-                    return bad(report, index, "the chain value does not fit the entry and the one before it");
+                    return bad(
+                        report,
+                        index,
+                        "the chain value does not fit the entry and the one before it",
+                    );
                 }
                 let Ok((id, facts)) = identify(&entry) else {
                     return bad(report, index, "the event cannot be read");
@@ -68,12 +78,19 @@ impl Log {
                     return bad(report, index, "the event id is not indexed to this entry");
                 }
                 check_sequence(&mut sequences, &facts, &mut report.sequence_problems);
-                report.head = Head { size: index + 1, chain: computed };
+                report.head = Head {
+                    size: index + 1,
+                    chain: computed,
+                };
             }
         }
         if report.head != known {
             let index = known.size.saturating_sub(1);
-            return bad(report, index, "the head of the log is not what its entries amount to");
+            return bad(
+                report,
+                index,
+                "the head of the log is not what its entries amount to",
+            );
         }
         Ok(report)
     }

@@ -51,7 +51,10 @@ struct State {
 impl ModelCache {
     /// A cache of at most `capacity` models; 0 keeps none.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default() }
+        Self {
+            capacity,
+            state: Mutex::default(),
+        }
     }
 
     /// The model `id`, if the bytes stored now are those that it was verified from.
@@ -59,7 +62,10 @@ impl ModelCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.clock += 1;
         let now = state.clock;
-        let entry = state.entries.get_mut(&id).filter(|entry| entry.origin == origin)?;
+        let entry = state
+            .entries
+            .get_mut(&id)
+            .filter(|entry| entry.origin == origin)?;
         entry.last_use = now;
         Some(entry.model.clone())
     }
@@ -72,9 +78,20 @@ impl ModelCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.clock += 1;
         let last_use = state.clock;
-        state.entries.insert(id, Cached { origin, model, last_use });
+        state.entries.insert(
+            id,
+            Cached {
+                origin,
+                model,
+                last_use,
+            },
+        );
         if state.entries.len() > self.capacity
-            && let Some(oldest) = state.entries.iter().min_by_key(|(_, entry)| entry.last_use).map(|(id, _)| *id)
+            && let Some(oldest) = state
+                .entries
+                .iter()
+                .min_by_key(|(_, entry)| entry.last_use)
+                .map(|(id, _)| *id)
         {
             state.entries.remove(&oldest);
         }
@@ -82,6 +99,10 @@ impl ModelCache {
 
     /// Forgets a model.
     pub fn remove(&self, id: ModelId) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).entries.remove(&id);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entries
+            .remove(&id);
     }
 }

@@ -54,7 +54,8 @@ impl ModelId {
     }
 
     fn blob(&self, kind: &str) -> BlobName {
-        BlobName::from_str(&format!("{self}.{kind}")).expect("a hyphenated UUID and a short suffix are a blob name")
+        BlobName::from_str(&format!("{self}.{kind}"))
+            .expect("a hyphenated UUID and a short suffix are a blob name")
     }
 }
 
@@ -72,7 +73,14 @@ mod tests {
     fn a_name_survives_and_others_are_refused() {
         let id = ModelId::generate();
         assert_eq!(ModelId::from_name(&id.name()).expect("own name"), id);
-        for bad in ["", "models/", "models/../x", &id.to_string(), &id.name().to_uppercase(), "datasets/1"] {
+        for bad in [
+            "",
+            "models/",
+            "models/../x",
+            &id.to_string(),
+            &id.name().to_uppercase(),
+            "datasets/1",
+        ] {
             assert!(ModelId::from_name(bad).is_err(), "{bad}");
         }
     }

@@ -66,10 +66,16 @@ impl ModelManifest {
     /// # Errors
     /// [`InferenceError::ModelRefused`] for another format or unknown fields.
     pub fn parse(id: ModelId, bytes: &[u8]) -> Result<Self, InferenceError> {
-        let refused = |problem| InferenceError::ModelRefused { model: id.name(), problem };
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|_| refused("its manifest cannot be read"))?;
+        let refused = |problem| InferenceError::ModelRefused {
+            model: id.name(),
+            problem,
+        };
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|_| refused("its manifest cannot be read"))?;
         if manifest.format != FORMAT {
-            return Err(refused("its manifest has a format that this version does not know"));
+            return Err(refused(
+                "its manifest has a format that this version does not know",
+            ));
         }
         if manifest.model != id.to_string() {
             return Err(refused("its manifest belongs to another model"));
@@ -80,5 +86,8 @@ impl ModelManifest {
 
 /// What the wrapped data key and the encrypted model are bound to: model id and owner.
 pub fn model_context(id: ModelId, owner: &str) -> Vec<u8> {
-    Context::new("asterism/model/v1").field("model", &id.to_string()).field("owner", owner).encode()
+    Context::new("asterism/model/v1")
+        .field("model", &id.to_string())
+        .field("owner", owner)
+        .encode()
 }

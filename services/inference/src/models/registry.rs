@@ -61,11 +61,17 @@ impl Registry {
             let page = registry.page(after, 1000)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
-            named.extend(page.iter().flat_map(|(id, _)| [id.model_blob(), id.manifest_blob()]));
+            named.extend(
+                page.iter()
+                    .flat_map(|(id, _)| [id.model_blob(), id.manifest_blob()]),
+            );
         }
         let swept = sweep(&*registry.blobs, &|name| named.contains(name))?;
         if !swept.is_empty() {
-            tracing::info!(count = swept.len(), "removed what an interrupted training left behind");
+            tracing::info!(
+                count = swept.len(),
+                "removed what an interrupted training left behind"
+            );
         }
         Ok(registry)
     }
@@ -75,7 +81,9 @@ impl Registry {
     /// # Errors
     /// [`InferenceError::RequestIdReused`] when the id was used with other parameters.
     pub fn made_by(&self, request: &RequestKey) -> Result<Option<ModelId>, InferenceError> {
-        let Some(bytes) = self.records.get(&request_key(request))? else { return Ok(None) };
+        let Some(bytes) = self.records.get(&request_key(request))? else {
+            return Ok(None);
+        };
         let made: MadeBy =
             serde_json::from_slice(&bytes).map_err(|_| InferenceError::Damaged("request id record"))?;
         if made.request_sha256 != request.parameters {
@@ -97,10 +105,18 @@ impl Registry {
         self.write_blob(&id.model_blob(), ciphertext)?;
         let signed = serde_json::to_vec(manifest).map_err(|_| InferenceError::Damaged("signed manifest"))?;
         self.write_blob(&id.manifest_blob(), &signed)?;
-        let record = StoredModel { owner: owner.to_owned(), manifest_sha256: Digest::of(&manifest.payload) };
-        let mut batch = Batch::new().expect_absent(model_key(id)).put(model_key(id), encode(&record)?);
+        let record = StoredModel {
+            owner: owner.to_owned(),
+            manifest_sha256: Digest::of(&manifest.payload),
+        };
+        let mut batch = Batch::new()
+            .expect_absent(model_key(id))
+            .put(model_key(id), encode(&record)?);
         if let Some(request) = request {
-            let made = MadeBy { model: id.to_string(), request_sha256: request.parameters };
+            let made = MadeBy {
+                model: id.to_string(),
+                request_sha256: request.parameters,
+            };
             let key = request_key(request);
             batch = batch.expect_absent(key.clone()).put(key, encode(&made)?);
         }
@@ -123,7 +139,10 @@ impl Registry {
 
     /// The record of a model.
     pub fn get(&self, id: ModelId) -> Result<StoredModel, InferenceError> {
-        let bytes = self.records.get(&model_key(id))?.ok_or_else(|| InferenceError::ModelNotFound(id.name()))?;
+        let bytes = self
+            .records
+            .get(&model_key(id))?
+            .ok_or_else(|| InferenceError::ModelNotFound(id.name()))?;
         decode(&bytes)
     }
 
@@ -180,7 +199,10 @@ impl Registry {
     }
 
     fn read_blob(&self, id: ModelId, name: &asterism_store::BlobName) -> Result<Vec<u8>, InferenceError> {
-        let refused = |problem| InferenceError::ModelRefused { model: id.name(), problem };
+        let refused = |problem| InferenceError::ModelRefused {
+            model: id.name(),
+            problem,
+        };
         let reader = match self.blobs.open(name) {
             Ok(reader) => reader,
             Err(StoreError::NotFound) => return Err(refused("a part of it is missing")),
@@ -190,7 +212,10 @@ impl Registry {
             return Err(refused("a part of it is larger than any model"));
         }
         let mut bytes = Vec::new();
-        reader.take(MAX_BLOB_BYTES).read_to_end(&mut bytes).map_err(StoreError::from)?;
+        reader
+            .take(MAX_BLOB_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::from)?;
         Ok(bytes)
     }
 }

@@ -19,8 +19,11 @@ impl KeyId {
     /// # Errors
     /// [`KmsError::Field`] when it is nothing like it.
     pub fn from_name(name: &str) -> Result<Self, KmsError> {
-        let id = name.strip_prefix("keys/").ok_or_else(|| KmsError::field("name", "must be `keys/{key_id}`"))?;
-        id.parse().map_err(|_| KmsError::field("name", "must be `keys/{key_id}`, the id of a-z, 0-9 and -"))
+        let id = name
+            .strip_prefix("keys/")
+            .ok_or_else(|| KmsError::field("name", "must be `keys/{key_id}`"))?;
+        id.parse()
+            .map_err(|_| KmsError::field("name", "must be `keys/{key_id}`, the id of a-z, 0-9 and -"))
     }
 
     /// `keys/{id}`.
@@ -39,11 +42,16 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, KmsError> {
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
-        let rest = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let rest = text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if first && rest && text.len() <= 63 {
             Ok(Self(text.to_owned()))
         } else {
-            Err(KmsError::field("key_id", "must be 1 to 63 of a-z, 0-9 and -, starting with a letter"))
+            Err(KmsError::field(
+                "key_id",
+                "must be 1 to 63 of a-z, 0-9 and -, starting with a letter",
+            ))
         }
     }
 }

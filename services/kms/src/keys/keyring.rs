@@ -19,8 +19,8 @@ use crate::{
         KeyId, KeyType,
         material::Material,
         record::{
-            KEY, KeyRecord, RequestRecord, VersionRecord, decode, encode, key_record, request_record, version_record,
-            wrap_context,
+            KEY, KeyRecord, RequestRecord, VersionRecord, decode, encode, key_record, request_record,
+            version_record, wrap_context,
         },
     },
 };
@@ -96,7 +96,11 @@ pub struct Keyring {
 impl Keyring {
     /// A keyring over records whose material is wrapped by `root`.
     pub fn new(records: Arc<dyn Records>, root: SecretKey) -> Self {
-        Self { records, root, cache: RwLock::default() }
+        Self {
+            records,
+            root,
+            cache: RwLock::default(),
+        }
     }
 
     /// Creates a key: durable when this returns.
@@ -104,12 +108,20 @@ impl Keyring {
     /// # Errors
     /// [`KmsError::KeyExists`], [`KmsError::RequestIdReused`], [`KmsError::Field`].
     pub fn create(&self, new: NewKey, request: &RequestId<'_>, now_ms: u64) -> Result<Arc<Key>, KmsError> {
-        let label_bytes: usize = new.labels.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let label_bytes: usize = new
+            .labels
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8)
+            .sum();
         if label_bytes > MAX_LABEL_BYTES {
-            return Err(KmsError::field("labels", format!("all labels together have at most {MAX_LABEL_BYTES} bytes")));
+            return Err(KmsError::field(
+                "labels",
+                format!("all labels together have at most {MAX_LABEL_BYTES} bytes"),
+            ));
         }
         let asked_for = new.id.as_ref().map_or("", KeyId::as_str);
-        let parameters = Digest::of(format!("create {asked_for:?} {} {:?}", new.key_type, new.labels).as_bytes());
+        let parameters =
+            Digest::of(format!("create {asked_for:?} {} {:?}", new.key_type, new.labels).as_bytes());
         if let Some(id) = self.done_before(request, &parameters)? {
             return self.get(&id);
         }
@@ -121,9 +133,13 @@ impl Keyring {
             created_at_ms: vec![now_ms],
         };
         let key_at = key_record(id.as_str());
-        let batch = Batch::new().expect_absent(key_at.clone()).put(key_at, encode(&record));
+        let batch = Batch::new()
+            .expect_absent(key_at.clone())
+            .put(key_at, encode(&record));
         let batch = self.with_version(batch, &id, 1, new.key_type)?;
-        self.commit(batch, request, &parameters, &id, || KmsError::KeyExists(id.to_string()))?;
+        self.commit(batch, request, &parameters, &id, || {
+            KmsError::KeyExists(id.to_string())
+        })?;
         self.get(&id)
     }
 
@@ -137,18 +153,26 @@ impl Keyring {
             return self.get(&id);
         }
         let key_at = key_record(id.as_str());
-        let stored = self.records.get(&key_at)?.ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
+        let stored = self
+            .records
+            .get(&key_at)?
+            .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
         let mut record: KeyRecord = decode(&stored)?;
         if record.created_at_ms.len() >= MAX_VERSIONS {
             return Err(KmsError::TooManyVersions(id.name()));
         }
         record.created_at_ms.push(now_ms);
         let version = record.created_at_ms.len() as u32;
-        let batch = Batch::new().expect_value(key_at.clone(), stored).put(key_at, encode(&record));
+        let batch = Batch::new()
+            .expect_value(key_at.clone(), stored)
+            .put(key_at, encode(&record));
         let batch = self.with_version(batch, id, version, record.key_type)?;
         // Somebody else rotated in between: the caller may simply ask again.
         self.commit(batch, request, &parameters, id, || KmsError::RequestIdReused)?;
-        self.cache.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.cache
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
         self.get(id)
     }
 
@@ -162,8 +186,10 @@ impl Keyring {
         }
         // Held while reading, so that a rotation in between cannot be overwritten by what was read before it.
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        let stored =
-            self.records.get(&key_record(id.as_str()))?.ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
+        let stored = self
+            .records
+            .get(&key_record(id.as_str()))?
+            .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
         let key = Arc::new(to_key(id.clone(), decode(&stored)?));
         if cache.len() >= CACHED_KEYS {
             cache.clear();
@@ -197,7 +223,11 @@ impl Keyring {
     pub fn generate_data_key(&self, key: &Key, aad: &[u8]) -> Result<DataKey, KmsError> {
         let plaintext = SecretKey::generate()?;
         let (wrapped, version) = self.encrypt(key, plaintext.expose(), aad)?;
-        Ok(DataKey { plaintext, wrapped, version })
+        Ok(DataKey {
+            plaintext,
+            wrapped,
+            version,
+        })
     }
 
     /// Encrypts under the primary version; gives the ciphertext and the version.
@@ -209,8 +239,13 @@ impl Keyring {
         check_size("additional_authenticated_data", aad)?;
         let version = key.primary();
         let material = self.material(key, version)?;
-        let Material::Aes(secret) = &*material else { return Err(wrong_type(key, KeyType::Aes256Gcm)) };
-        let key_ref = KeyRef { key: key.id.to_string(), version };
+        let Material::Aes(secret) = &*material else {
+            return Err(wrong_type(key, KeyType::Aes256Gcm));
+        };
+        let key_ref = KeyRef {
+            key: key.id.to_string(),
+            version,
+        };
         Ok((envelope::seal(secret, &key_ref, plaintext, aad)?, version))
     }
 
@@ -229,7 +264,10 @@ impl Keyring {
         let header = envelope::parse_header(ciphertext)
             .map_err(|_| KmsError::field("ciphertext", "is not a whole ciphertext of this service"))?;
         if header.key_ref.key != key.id.as_str() {
-            return Err(KmsError::field("ciphertext", "was made by another key; name that one"));
+            return Err(KmsError::field(
+                "ciphertext",
+                "was made by another key; name that one",
+            ));
         }
         // A version that never was can only come from an altered ciphertext.
         let version = header.key_ref.version;
@@ -237,7 +275,9 @@ impl Keyring {
             KmsError::VersionNotFound { .. } => KmsError::DecryptionFailed,
             other => other,
         })?;
-        let Material::Aes(secret) = &*material else { return Err(wrong_type(key, KeyType::Aes256Gcm)) };
+        let Material::Aes(secret) = &*material else {
+            return Err(wrong_type(key, KeyType::Aes256Gcm));
+        };
         match envelope::open(secret, ciphertext, aad) {
             Ok(plaintext) => Ok((plaintext, version)),
             Err(CryptoError::Authentication) => Err(KmsError::DecryptionFailed),
@@ -252,7 +292,9 @@ impl Keyring {
     pub fn mac(&self, key: &Key, data: &[u8]) -> Result<(MacTag, u32), KmsError> {
         check_size("data", data)?;
         let material = self.material(key, key.primary())?;
-        let Material::Mac(secret) = &*material else { return Err(wrong_type(key, KeyType::HmacSha256)) };
+        let Material::Mac(secret) = &*material else {
+            return Err(wrong_type(key, KeyType::HmacSha256));
+        };
         Ok((secret.compute(data), key.primary()))
     }
 
@@ -260,7 +302,13 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KmsError::WrongKeyType`], [`KmsError::VersionNotFound`], [`KmsError::Field`].
-    pub fn verify_mac(&self, key: &Key, data: &[u8], mac: &[u8], version: u32) -> Result<Option<u32>, KmsError> {
+    pub fn verify_mac(
+        &self,
+        key: &Key,
+        data: &[u8],
+        mac: &[u8],
+        version: u32,
+    ) -> Result<Option<u32>, KmsError> {
         check_size("data", data)?;
         self.find_version(key, version, |material| match material {
             Material::Mac(secret) => Ok(secret.verify(data, mac).is_ok()),
@@ -274,7 +322,9 @@ impl Keyring {
     /// [`KmsError::WrongKeyType`]
     pub fn sign(&self, key: &Key, digest: &Digest) -> Result<(Signature, u32), KmsError> {
         let material = self.material(key, key.primary())?;
-        let Material::Sign(secret) = &*material else { return Err(wrong_type(key, KeyType::EcSignP256Sha256)) };
+        let Material::Sign(secret) = &*material else {
+            return Err(wrong_type(key, KeyType::EcSignP256Sha256));
+        };
         Ok((secret.sign_digest(digest), key.primary()))
     }
 
@@ -302,7 +352,9 @@ impl Keyring {
     pub fn public_key(&self, key: &Key, version: u32) -> Result<(VerifyingKey, u32), KmsError> {
         let version = if version == 0 { key.primary() } else { version };
         let material = self.material(key, version)?;
-        let Material::Sign(secret) = &*material else { return Err(wrong_type(key, KeyType::EcSignP256Sha256)) };
+        let Material::Sign(secret) = &*material else {
+            return Err(wrong_type(key, KeyType::EcSignP256Sha256));
+        };
         Ok((secret.verifying_key(), version))
     }
 
@@ -312,7 +364,11 @@ impl Keyring {
         version: u32,
         fits: impl Fn(&Material) -> Result<bool, KmsError>,
     ) -> Result<Option<u32>, KmsError> {
-        let candidates = if version == 0 { 1..=key.primary() } else { version..=version };
+        let candidates = if version == 0 {
+            1..=key.primary()
+        } else {
+            version..=version
+        };
         for version in candidates.rev() {
             if fits(&*self.material(key, version)?)? {
                 return Ok(Some(version));
@@ -323,11 +379,19 @@ impl Keyring {
 
     /// The material of a version, unwrapped at its first use.
     fn material(&self, key: &Key, version: u32) -> Result<Arc<Material>, KmsError> {
-        if let Some(material) = key.materials.lock().unwrap_or_else(PoisonError::into_inner).get(&version) {
+        if let Some(material) = key
+            .materials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&version)
+        {
             return Ok(material.clone());
         }
         if version == 0 || version > key.primary() {
-            return Err(KmsError::VersionNotFound { key: key.id.name(), version });
+            return Err(KmsError::VersionNotFound {
+                key: key.id.name(),
+                version,
+            });
         }
         let stored = self.records.get(&version_record(&key.id, version))?;
         let record: VersionRecord = decode(&stored.ok_or(KmsError::Damaged("a version is missing"))?)?;
@@ -335,7 +399,10 @@ impl Keyring {
         let bytes = envelope::open(&self.root, &record.wrapped, &context)
             .map_err(|_| KmsError::Damaged("wrapped key material"))?;
         let material = Arc::new(Material::from_bytes(key.key_type, &bytes)?);
-        key.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(version, material.clone());
+        key.materials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(version, material.clone());
         Ok(material)
     }
 
@@ -348,11 +415,20 @@ impl Keyring {
         key_type: KeyType,
     ) -> Result<Batch, KmsError> {
         let bytes = Material::generate(key_type)?;
-        let root_ref = KeyRef { key: "root".to_owned(), version: 1 };
-        let wrapped =
-            envelope::seal(&self.root, &root_ref, bytes.expose(), &wrap_context(id, version, key_type))?;
+        let root_ref = KeyRef {
+            key: "root".to_owned(),
+            version: 1,
+        };
+        let wrapped = envelope::seal(
+            &self.root,
+            &root_ref,
+            bytes.expose(),
+            &wrap_context(id, version, key_type),
+        )?;
         let at = version_record(id, version);
-        Ok(batch.expect_absent(at.clone()).put(at, encode(&VersionRecord { wrapped })))
+        Ok(batch
+            .expect_absent(at.clone())
+            .put(at, encode(&VersionRecord { wrapped })))
     }
 
     /// What the request id already did, if anything.
@@ -382,7 +458,10 @@ impl Keyring {
     ) -> Result<(), KmsError> {
         if !request.id.is_empty() {
             let at = request_record(request.principal, request.id);
-            let record = RequestRecord { parameters: *parameters, key: id.to_string() };
+            let record = RequestRecord {
+                parameters: *parameters,
+                key: id.to_string(),
+            };
             batch = batch.expect_absent(at.clone()).put(at, encode(&record));
         }
         match self.records.commit(batch) {
@@ -408,13 +487,24 @@ fn to_key(id: KeyId, record: KeyRecord) -> Key {
 }
 
 fn wrong_type(key: &Key, needed: KeyType) -> KmsError {
-    KmsError::WrongKeyType { key: key.id.name(), actual: key.key_type, needed }
+    KmsError::WrongKeyType {
+        key: key.id.name(),
+        actual: key.key_type,
+        needed,
+    }
 }
 
 fn check_size(field: &'static str, bytes: &[u8]) -> Result<(), KmsError> {
-    if bytes.len() > MAX_INPUT_BYTES { Err(too_large(field)) } else { Ok(()) }
+    if bytes.len() > MAX_INPUT_BYTES {
+        Err(too_large(field))
+    } else {
+        Ok(())
+    }
 }
 
 fn too_large(field: &'static str) -> KmsError {
-    KmsError::field(field, "has at most 64 KiB; encrypt more with a data key from GenerateDataKey")
+    KmsError::field(
+        field,
+        "has at most 64 KiB; encrypt more with a data key from GenerateDataKey",
+    )
 }

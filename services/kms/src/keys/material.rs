@@ -40,7 +40,9 @@ impl Material {
     /// Fresh material, and its 32 bytes to be wrapped.
     pub(crate) fn generate(key_type: KeyType) -> Result<SecretBytes, KmsError> {
         Ok(match key_type {
-            KeyType::Aes256Gcm | KeyType::HmacSha256 => SecretBytes::new(SecretKey::generate()?.expose().to_vec()),
+            KeyType::Aes256Gcm | KeyType::HmacSha256 => {
+                SecretBytes::new(SecretKey::generate()?.expose().to_vec())
+            }
             KeyType::EcSignP256Sha256 => SigningKey::generate()?.to_secret_bytes(),
         })
     }
@@ -50,7 +52,9 @@ impl Material {
         let damaged = |_| KmsError::Damaged("unwrapped key material");
         Ok(match key_type {
             KeyType::Aes256Gcm => Self::Aes(SecretKey::try_from_slice(bytes.expose()).map_err(damaged)?),
-            KeyType::HmacSha256 => Self::Mac(MacKey::new(SecretKey::try_from_slice(bytes.expose()).map_err(damaged)?)),
+            KeyType::HmacSha256 => Self::Mac(MacKey::new(
+                SecretKey::try_from_slice(bytes.expose()).map_err(damaged)?,
+            )),
             KeyType::EcSignP256Sha256 => Self::Sign(SigningKey::from_bytes(bytes.expose()).map_err(damaged)?),
         })
     }

@@ -50,11 +50,19 @@ pub(crate) fn key_record(id: &str) -> Vec<u8> {
 }
 
 pub(crate) fn version_record(id: &KeyId, version: u32) -> Vec<u8> {
-    [&[VERSION], id.as_str().as_bytes(), &[0], version.to_be_bytes().as_slice()].concat()
+    [
+        &[VERSION],
+        id.as_str().as_bytes(),
+        &[0],
+        version.to_be_bytes().as_slice(),
+    ]
+    .concat()
 }
 
 pub(crate) fn request_record(principal: &str, request_id: &str) -> Vec<u8> {
-    let context = Context::new("asterism/kms-request/v1").field("principal", principal).field("id", request_id);
+    let context = Context::new("asterism/kms-request/v1")
+        .field("principal", principal)
+        .field("id", request_id);
     [&[REQUEST], Digest::of(&context.encode()).as_bytes().as_slice()].concat()
 }
 

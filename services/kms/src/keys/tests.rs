@@ -6,7 +6,10 @@ use crate::error::KmsError;
 
 fn keyring() -> (Keyring, Arc<MemoryRecords>) {
     let records = Arc::new(MemoryRecords::new());
-    (Keyring::new(records.clone(), SecretKey::from_bytes([9; 32])), records)
+    (
+        Keyring::new(records.clone(), SecretKey::from_bytes([9; 32])),
+        records,
+    )
 }
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,15 +18,25 @@ use asterism_crypto::{Digest, SecretKey};
 use asterism_store::Records as _;
 
 fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
-    let request = RequestId { principal: "user/alice", id: "" };
-    let new = NewKey { id: Some(id.parse().expect("id")), key_type, labels: BTreeMap::new() };
+    let request = RequestId {
+        principal: "user/alice",
+        id: "",
+    };
+    let new = NewKey {
+        id: Some(id.parse().expect("id")),
+        key_type,
+        labels: BTreeMap::new(),
+    };
     keyring.create(new, &request, 1).expect("created")
 }
 
 #[test]
 fn old_versions_decrypt_and_verify_after_a_rotation() {
     let (keyring, records) = keyring();
-    let request = RequestId { principal: "user/alice", id: "" };
+    let request = RequestId {
+        principal: "user/alice",
+        id: "",
+    };
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let sign = create(&keyring, "sign", KeyType::EcSignP256Sha256);
     let mac = create(&keyring, "mac", KeyType::HmacSha256);
@@ -40,11 +53,34 @@ fn old_versions_decrypt_and_verify_after_a_rotation() {
     let get = |id: &str| keyring.get(&id.parse().expect("id")).expect("kept");
     let (plaintext, version) = keyring.decrypt(&get("aes"), &old, b"aad").expect("decrypted");
     assert_eq!((plaintext.expose(), version), (b"text".as_slice(), 1));
-    assert_eq!(keyring.encrypt(&get("aes"), b"text", b"").expect("encrypted").1, 2);
-    assert_eq!(keyring.verify(&get("sign"), &digest, &signature, 0).expect("checked"), Some(1));
-    assert_eq!(keyring.verify(&get("sign"), &digest, &signature, 2).expect("checked"), None);
-    assert_eq!(keyring.verify_mac(&get("mac"), b"data", tag.as_bytes(), 0).expect("checked"), Some(1));
-    assert_eq!(keyring.verify_mac(&get("mac"), b"other", tag.as_bytes(), 0).expect("checked"), None);
+    assert_eq!(
+        keyring.encrypt(&get("aes"), b"text", b"").expect("encrypted").1,
+        2
+    );
+    assert_eq!(
+        keyring
+            .verify(&get("sign"), &digest, &signature, 0)
+            .expect("checked"),
+        Some(1)
+    );
+    assert_eq!(
+        keyring
+            .verify(&get("sign"), &digest, &signature, 2)
+            .expect("checked"),
+        None
+    );
+    assert_eq!(
+        keyring
+            .verify_mac(&get("mac"), b"data", tag.as_bytes(), 0)
+            .expect("checked"),
+        Some(1)
+    );
+    assert_eq!(
+        keyring
+            .verify_mac(&get("mac"), b"other", tag.as_bytes(), 0)
+            .expect("checked"),
+        None
+    );
 }
 
 #[test]
@@ -53,14 +89,23 @@ fn what_does_not_decrypt_says_no_more_than_that() {
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let other = create(&keyring, "other", KeyType::Aes256Gcm);
     let (ciphertext, _) = keyring.encrypt(&aes, b"text", b"aad").expect("encrypted");
-    assert!(matches!(keyring.decrypt(&aes, &ciphertext, b"bad").map(drop), Err(KmsError::DecryptionFailed)));
+    assert!(matches!(
+        keyring.decrypt(&aes, &ciphertext, b"bad").map(drop),
+        Err(KmsError::DecryptionFailed)
+    ));
     for at in 0..ciphertext.len() {
         let mut altered = ciphertext.clone();
         altered[at] ^= 1;
         let refused = keyring.decrypt(&aes, &altered, b"aad").map(drop);
-        assert!(matches!(refused, Err(KmsError::DecryptionFailed | KmsError::Field { .. })), "byte {at}");
+        assert!(
+            matches!(refused, Err(KmsError::DecryptionFailed | KmsError::Field { .. })),
+            "byte {at}"
+        );
     }
-    assert!(matches!(keyring.decrypt(&other, &ciphertext, b"aad").map(drop), Err(KmsError::Field { .. })));
+    assert!(matches!(
+        keyring.decrypt(&other, &ciphertext, b"aad").map(drop),
+        Err(KmsError::Field { .. })
+    ));
 }
 
 #[test]
@@ -81,14 +126,23 @@ fn a_key_does_only_what_its_type_says() {
     for result in wrong {
         assert!(matches!(result, Err(KmsError::WrongKeyType { .. })));
     }
-    assert!(matches!(keyring.public_key(&sign, 2).map(drop), Err(KmsError::VersionNotFound { .. })));
-    assert!(matches!(keyring.encrypt(&aes, &[0; MAX_INPUT_BYTES + 1], b"").map(drop), Err(KmsError::Field { .. })));
+    assert!(matches!(
+        keyring.public_key(&sign, 2).map(drop),
+        Err(KmsError::VersionNotFound { .. })
+    ));
+    assert!(matches!(
+        keyring.encrypt(&aes, &[0; MAX_INPUT_BYTES + 1], b"").map(drop),
+        Err(KmsError::Field { .. })
+    ));
 }
 
 #[test]
 fn a_request_id_does_one_thing_once() {
     let (keyring, _) = keyring();
-    let request = RequestId { principal: "user/alice", id: "r1" };
+    let request = RequestId {
+        principal: "user/alice",
+        id: "r1",
+    };
     let new = |id: &str| NewKey {
         id: Some(id.parse().expect("id")),
         key_type: KeyType::Aes256Gcm,
@@ -97,15 +151,38 @@ fn a_request_id_does_one_thing_once() {
     keyring.create(new("one"), &request, 1).expect("created");
     let again = keyring.create(new("one"), &request, 5).expect("the same");
     assert_eq!(again.created_at_ms, [1]);
-    assert!(matches!(keyring.create(new("two"), &request, 1).map(drop), Err(KmsError::RequestIdReused)));
-    let fresh = RequestId { principal: "user/alice", id: "r2" };
-    assert!(matches!(keyring.create(new("one"), &fresh, 1).map(drop), Err(KmsError::KeyExists(_))));
-    let rotation = RequestId { principal: "user/alice", id: "r3" };
+    assert!(matches!(
+        keyring.create(new("two"), &request, 1).map(drop),
+        Err(KmsError::RequestIdReused)
+    ));
+    let fresh = RequestId {
+        principal: "user/alice",
+        id: "r2",
+    };
+    assert!(matches!(
+        keyring.create(new("one"), &fresh, 1).map(drop),
+        Err(KmsError::KeyExists(_))
+    ));
+    let rotation = RequestId {
+        principal: "user/alice",
+        id: "r3",
+    };
     for _ in 0..2 {
-        assert_eq!(keyring.rotate(&again.id, &rotation, 2).expect("rotated").primary(), 2);
+        assert_eq!(
+            keyring
+                .rotate(&again.id, &rotation, 2)
+                .expect("rotated")
+                .primary(),
+            2
+        );
     }
-    let bob = RequestId { principal: "user/bob", id: "r1" };
-    keyring.create(new("three"), &bob, 1).expect("another principal's ids are its own");
+    let bob = RequestId {
+        principal: "user/bob",
+        id: "r1",
+    };
+    keyring
+        .create(new("three"), &bob, 1)
+        .expect("another principal's ids are its own");
 }
 
 #[test]
@@ -115,12 +192,20 @@ fn stored_material_is_wrapped_and_bound_to_its_key() {
     create(&keyring, "two", KeyType::Aes256Gcm);
     let (ciphertext, _) = keyring.encrypt(&one, b"text", b"").expect("encrypted");
     // One key's wrapped material in the other's place is refused.
-    let stored = records.get(&record::version_record(&"two".parse().expect("id"), 1)).expect("read").expect("there");
+    let stored = records
+        .get(&record::version_record(&"two".parse().expect("id"), 1))
+        .expect("read")
+        .expect("there");
     let place = record::version_record(&"one".parse().expect("id"), 1);
-    records.commit(asterism_store::Batch::new().put(place, stored)).expect("written");
+    records
+        .commit(asterism_store::Batch::new().put(place, stored))
+        .expect("written");
     let keyring = Keyring::new(records, SecretKey::from_bytes([9; 32]));
     let one = keyring.get(&one.id).expect("there");
-    assert!(matches!(keyring.decrypt(&one, &ciphertext, b"").map(drop), Err(KmsError::Damaged(_))));
+    assert!(matches!(
+        keyring.decrypt(&one, &ciphertext, b"").map(drop),
+        Err(KmsError::Damaged(_))
+    ));
 }
 
 proptest! {
