@@ -28,19 +28,19 @@ fn main() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     measure("breast cancer", &repeated(cancer, bytes));
     let random = generated(bytes, &mut |text| {
-        write!(text, "{:.2}", rng.random::<f64>() * 100.0).unwrap()
+        write!(text, "{:.2}", rng.random::<f64>() * 100.0).unwrap();
     });
     measure("two decimals", &random);
     let full = generated(bytes, &mut |text| {
-        write!(text, "{}", rng.random::<f64>()).unwrap()
+        write!(text, "{}", rng.random::<f64>()).unwrap();
     });
     measure("17 digits", &full);
     let whole = generated(bytes, &mut |text| {
-        write!(text, "{}", rng.random_range(0..100_000)).unwrap()
+        write!(text, "{}", rng.random_range(0..100_000)).unwrap();
     });
     measure("integers", &whole);
     let quoted = generated(bytes, &mut |text| {
-        write!(text, "\"n, {}\"", rng.random_range(0..100_000)).unwrap()
+        write!(text, "\"n, {}\"", rng.random_range(0..100_000)).unwrap();
     });
     measure("quoted text", &quoted);
 }

@@ -140,6 +140,8 @@ pub struct CsvReader {
     /// The beginning of a row whose end has not come yet.
     carry: Vec<u8>,
     split: Split,
+    /// What ended the reading.
+    failure: Option<CsvError>,
 }
 
 /// Bytes added at once to a row that an earlier piece began.
@@ -163,6 +165,7 @@ impl CsvReader {
             encoding_checked: false,
             carry: Vec::new(),
             split: Split::default(),
+            failure: None,
         }
     }
 
@@ -174,8 +177,24 @@ impl CsvReader {
     /// Reads the next bytes; complete rows go to `sink`.
     ///
     /// # Errors
-    /// The first thing that is wrong; reading cannot go on after it.
+    /// The first thing that is wrong, and the same again for whatever comes after it.
     pub fn feed(&mut self, bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
+        self.unless_failed(|reader| reader.feed_more(bytes, sink))
+    }
+
+    fn unless_failed(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<(), CsvError>,
+    ) -> Result<(), CsvError> {
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
+        let result = read(self);
+        self.failure = result.clone().err();
+        result
+    }
+
+    fn feed_more(&mut self, bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
         if self.encoding_checked {
             return self.take(bytes, sink);
         }
@@ -193,6 +212,10 @@ impl CsvReader {
     /// [`CsvError::UnterminatedQuote`], [`CsvError::Empty`], [`CsvError::HeaderOnly`], and what a last row without a line
     /// break may have wrong.
     pub fn finish(&mut self, sink: &mut dyn RowSink) -> Result<(), CsvError> {
+        self.unless_failed(|reader| reader.finish_row(sink))
+    }
+
+    fn finish_row(&mut self, sink: &mut dyn RowSink) -> Result<(), CsvError> {
         self.begin(sink)?;
         if self.split.mode == Mode::Quoted {
             return Err(CsvError::UnterminatedQuote { row: self.next_row() });

@@ -1,5 +1,8 @@
 //! The supervised view of a table: features, labels, and how rows are split.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};

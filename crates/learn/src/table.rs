@@ -1,5 +1,8 @@
 //! A table in memory, column by column.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::HashMap;
 
 use crate::csv::{CsvError, Row, RowSink, is_missing, number};

@@ -61,13 +61,13 @@ pub struct TreeParameters {
 impl Default for TreeParameters {
     fn default() -> Self {
         Self {
-            trees: 150,
+            trees: 200,
             depth: 3,
             learning_rate: 0.1,
             bins: 256,
-            min_child_weight: 1.0,
+            min_child_weight: 0.1,
             lambda: 1.0,
-            subsample: 0.8,
+            subsample: 0.5,
         }
     }
 }
@@ -92,10 +92,10 @@ impl Default for NetworkParameters {
     fn default() -> Self {
         Self {
             hidden: vec![16],
-            epochs: 150,
+            epochs: 100,
             learning_rate: 0.005,
             batch_size: 32,
-            l2: 1e-3,
+            l2: 1e-2,
         }
     }
 }

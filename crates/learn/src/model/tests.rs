@@ -1,1 +1,333 @@
+use std::{collections::BTreeMap, ops::ControlFlow};
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::{dataset::Problem, table::tests::table, train::train};
+
+fn wishes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn violations(algorithm: Algorithm, pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    match Hyperparameters::parse(algorithm, &wishes(pairs)) {
+        Err(LearnError::Hyperparameters { violations }) => violations
+            .into_iter()
+            .map(|violation| (violation.name, violation.problem))
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn wishes_override_defaults() {
+    for algorithm in [
+        Algorithm::LogisticRegression,
+        Algorithm::GradientBoostedTrees,
+        Algorithm::NeuralNetwork,
+    ] {
+        let defaults = Hyperparameters::defaults(algorithm);
+        assert_eq!(
+            Hyperparameters::parse(algorithm, &BTreeMap::new()).unwrap(),
+            defaults
+        );
+        assert_eq!((defaults.algorithm(), defaults.validate()), (algorithm, Ok(())));
+    }
+    let logistic = [("l2", "0.5"), ("max_iterations", "7")];
+    assert_eq!(
+        Hyperparameters::parse(Algorithm::LogisticRegression, &wishes(&logistic)).unwrap(),
+        Hyperparameters::Logistic(LogisticParameters {
+            l2: 0.5,
+            max_iterations: 7
+        })
+    );
+    let trees = [
+        ("trees", " 9 "),
+        ("depth", "8"),
+        ("learning_rate", "1"),
+        ("bins", "2"),
+        ("min_child_weight", "0"),
+        ("lambda", "2e1"),
+        ("subsample", "0.5"),
+    ];
+    let expected = TreeParameters {
+        trees: 9,
+        depth: 8,
+        learning_rate: 1.0,
+        bins: 2,
+        min_child_weight: 0.0,
+        lambda: 20.0,
+        subsample: 0.5,
+    };
+    assert_eq!(
+        Hyperparameters::parse(Algorithm::GradientBoostedTrees, &wishes(&trees)).unwrap(),
+        Hyperparameters::Trees(expected)
+    );
+    let network = [
+        ("hidden", "32, 8"),
+        ("epochs", "3"),
+        ("learning_rate", "0.1"),
+        ("batch_size", "1"),
+        ("l2", "0"),
+    ];
+    let expected = NetworkParameters {
+        hidden: vec![32, 8],
+        epochs: 3,
+        learning_rate: 0.1,
+        batch_size: 1,
+        l2: 0.0,
+    };
+    assert_eq!(
+        Hyperparameters::parse(Algorithm::NeuralNetwork, &wishes(&network)).unwrap(),
+        Hyperparameters::Network(expected)
+    );
+}
+
+#[test]
+fn every_violation_is_named() {
+    let pair = |name: &str, problem: &str| (name.to_owned(), problem.to_owned());
+    let bad = [
+        ("depth", "9"),
+        ("trees", "many"),
+        ("colour", "red"),
+        ("learning_rate", "NaN"),
+        ("bins", "-1"),
+    ];
+    assert_eq!(
+        violations(Algorithm::GradientBoostedTrees, &bad),
+        [
+            pair("bins", "must be a whole number"),
+            pair(
+                "colour",
+                "is unknown; this algorithm has trees, depth, learning_rate, bins, min_child_weight, lambda, subsample"
+            ),
+            pair("trees", "must be a whole number"),
+            pair("depth", "must lie from 1 to 8"),
+            pair("learning_rate", "must lie from 0.0001 to 1"),
+        ]
+    );
+    for layers in ["0", "513", "8,8,8,8,8"] {
+        let problem = "must be 1 to 4 layers of 1 to 512 units, such as 16,8";
+        assert_eq!(
+            violations(Algorithm::NeuralNetwork, &[("hidden", layers)]),
+            [pair("hidden", problem)]
+        );
+    }
+    assert_eq!(
+        violations(Algorithm::NeuralNetwork, &[("hidden", "8,,8")]).len(),
+        1
+    );
+    assert_eq!(
+        violations(Algorithm::LogisticRegression, &[("l2", "inf")]).len(),
+        1
+    );
+}
+
+/// Three classes on two features, one with missing values.
+fn problem() -> Problem {
+    let mut text = "a,b,y\n".to_owned();
+    for row in 0..60 {
+        let class = row % 3;
+        let a = f64::from(class) + f64::from(row % 7) / 10.0;
+        let b = if row % 11 == 0 {
+            "NA".to_owned()
+        } else {
+            (f64::from(row % 5) - f64::from(class)).to_string()
+        };
+        text += &format!("{a},{b},k{class}\n");
+    }
+    Problem::from_table(&table(&text), "y", None).unwrap()
+}
+
+fn models() -> Vec<Model> {
+    let problem = problem();
+    let two = Problem::from_table(&table("a,y\n1,p\n2,q\n3,p\n4,q\n5,q\n"), "y", None).unwrap();
+    let mut models = Vec::new();
+    for (algorithm, pairs) in [
+        (Algorithm::LogisticRegression, vec![]),
+        (
+            Algorithm::GradientBoostedTrees,
+            vec![("trees", "5"), ("bins", "8"), ("min_child_weight", "0")],
+        ),
+        (Algorithm::NeuralNetwork, vec![("epochs", "5"), ("hidden", "4,3")]),
+    ] {
+        let hyperparameters = Hyperparameters::parse(algorithm, &wishes(&pairs)).unwrap();
+        for problem in [&problem, &two] {
+            let rows: Vec<usize> = (0..problem.rows()).collect();
+            let model = train(problem, &rows, &hyperparameters, 1, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_eq!(model.algorithm(), algorithm);
+            models.push(model);
+        }
+    }
+    models
+}
+
+#[test]
+fn stored_models_predict_the_same() {
+    let problem = problem();
+    for model in models() {
+        let read = Model::from_bytes(&model.to_bytes()).unwrap();
+        assert_eq!(read, model);
+        if model.feature_names().len() == 2 {
+            let (before, after) = (
+                model.predict_batch(&problem.features),
+                read.predict_batch(&problem.features),
+            );
+            let bits = |all: Vec<Vec<f64>>| all.concat().into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            assert_eq!(bits(before.unwrap()), bits(after.unwrap()));
+        }
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit() {
+    for model in models() {
+        let width = model.feature_names().len();
+        let wrong = LearnError::WrongWidth {
+            expected: width,
+            found: width + 1,
+        };
+        assert_eq!(model.predict_proba(&vec![0.0; width + 1]), Err(wrong));
+        let mut row = vec![0.0; width];
+        row[width - 1] = f64::NEG_INFINITY;
+        assert_eq!(
+            model.predict_proba(&row),
+            Err(LearnError::NotFinite { index: width - 1 })
+        );
+        for value in [f64::NAN, f64::MAX, f64::MIN, f64::MIN_POSITIVE, -0.0] {
+            let p = model.predict_proba(&vec![value; width]).unwrap();
+            assert_eq!(p.len(), model.classes().len());
+            assert!(
+                (p.iter().sum::<f64>() - 1.0).abs() < 1e-9 && p.iter().all(|p| *p >= 0.0),
+                "{value}: {p:?}"
+            );
+        }
+    }
+    let swapped = Matrix::from_rows(vec!["b".into(), "a".into()], &[[0.0, 0.0]]).unwrap();
+    let wrong = LearnError::WrongFeatures {
+        index: 0,
+        expected: "a".into(),
+    };
+    assert_eq!(models()[0].predict_batch(&swapped), Err(wrong));
+}
+
+/// Every bound that prediction relies on is checked when a model is read.
+#[test]
+fn inconsistent_models_are_refused() {
+    let refused = |model: &Model, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json: serde_json::Value = serde_json::from_slice(&model.to_bytes()).unwrap();
+        change(&mut json);
+        match Model::from_bytes(&serde_json::to_vec(&json).unwrap()) {
+            Err(LearnError::NotAModel(problem)) => problem,
+            other => panic!("{other:?}"),
+        }
+    };
+    let models = models();
+    let [logistic, _, trees, _, network, _] = models.as_slice() else {
+        panic!("six models")
+    };
+    let misfit = "its parts do not fit each other";
+    assert_eq!(
+        refused(logistic, &|m| m["format"] = 2.into()),
+        "its format is unknown to this version"
+    );
+    let newer = br#"{"format":7,"a_new_field":[]}"#;
+    assert_eq!(
+        Model::from_bytes(newer),
+        Err(LearnError::NotAModel("its format is unknown to this version"))
+    );
+    assert_eq!(
+        Model::from_bytes(b"{}"),
+        Err(LearnError::NotAModel("it cannot be read"))
+    );
+    assert_eq!(refused(logistic, &|m| m["extra"] = 1.into()), "it cannot be read");
+    assert_eq!(
+        refused(logistic, &|m| m["medians"] = vec![0.0].into()),
+        "its medians do not fit its features"
+    );
+    assert_eq!(
+        refused(logistic, &|m| m["classes"] = vec!["one"].into()),
+        "it has no features, or too few or too many classes"
+    );
+    assert_eq!(
+        refused(logistic, &|m| m["body"]["logistic"]["weights"][1] =
+            vec![0.0].into()),
+        misfit
+    );
+    assert_eq!(
+        refused(logistic, &|m| m["body"]["logistic"]["scaling"]["deviation"][0] =
+            0.0.into()),
+        misfit
+    );
+    type Change = fn(&mut serde_json::Value);
+    let changes: [Change; 7] = [
+        |body| body["trees"]["edges"][0][0] = 1e9.into(),
+        |body| body["trees"]["trees"][0]["nodes"][0]["split"]["feature"] = 2.into(),
+        |body| body["trees"]["trees"][0]["nodes"][0]["split"]["edge"] = 200.into(),
+        |body| body["trees"]["trees"][0]["nodes"][0]["split"]["left"] = 0.into(),
+        |body| body["trees"]["trees"][0]["nodes"][0]["split"]["right"] = 99.into(),
+        |body| body["trees"]["trees"][0]["nodes"] = serde_json::json!([]),
+        |body| body["trees"]["base"] = vec![0.0].into(),
+    ];
+    for (index, change) in changes.iter().enumerate() {
+        assert_eq!(
+            refused(trees, &|m| change(&mut m["body"])),
+            misfit,
+            "change {index}"
+        );
+    }
+    assert_eq!(
+        refused(network, &|m| m["body"]["network"]["layers"][1]["inputs"] =
+            5.into()),
+        misfit
+    );
+    assert_eq!(
+        refused(network, &|m| m["body"]["network"]["layers"] =
+            serde_json::json!([])),
+        misfit
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_bytes_are_no_model(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Model::from_bytes(&bytes).is_err());
+    }
+
+    /// Whatever is read from damaged bytes predicts without a panic.
+    #[test]
+    fn damaged_models_do_not_panic(
+        which in 0_usize..6,
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        digits in any::<bool>(),
+        row in proptest::collection::vec(any::<f64>(), 2),
+    ) {
+        thread_local! {
+            static STORED: Vec<Vec<u8>> = models().iter().map(Model::to_bytes).collect();
+        }
+        let mut bytes = STORED.with(|stored| stored[which].clone());
+        for (index, value) in damage {
+            let at = index.index(bytes.len());
+            // Digits for digits: much of this is well-formed and gets as far as predicting.
+            if !digits {
+                bytes[at] = value;
+            } else if let Some(at) = (at..bytes.len()).find(|at| bytes[*at].is_ascii_digit()) {
+                bytes[at] = b'0' + value % 10;
+            }
+        }
+        if let Ok(model) = Model::from_bytes(&bytes) {
+            let width = model.feature_names().len().min(2);
+            if let Ok(p) = model.predict_proba(&row[..width]) {
+                prop_assert!(p.iter().all(|p| (0.0..=1.0).contains(p)));
+            }
+        }
+    }
+}
