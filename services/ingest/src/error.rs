@@ -82,8 +82,8 @@ pub enum IngestError {
     /// The caller went away.
     #[error("the caller went away")]
     Cancelled,
-    /// kms refused or failed.
-    #[error("kms: {source}")]
+    /// kms refused or failed. Its own words are for the operator.
+    #[error("kms refused or does not answer; try again, or ask an operator")]
     Keys {
         /// What the caller can do about it.
         class: ErrorClass,

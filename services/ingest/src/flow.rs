@@ -129,6 +129,7 @@ fn unavailable(error: ClientError) -> IngestError {
         Code::PermissionDenied => ErrorClass::Denied,
         _ => ErrorClass::Internal,
     };
+    tracing::warn!(%error, "kms was asked in vain");
     IngestError::Keys {
         class,
         source: Box::new(error),
