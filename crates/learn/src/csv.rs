@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use memchr::memchr;
 
 pub(crate) use self::cell::{Short, hash};
-use self::scan::{BLOCK, delimiters};
+use self::scan::{BLOCK, Marks, marks};
 pub use self::{
     cell::{is_missing, number},
     error::CsvError,
@@ -93,14 +93,12 @@ impl<'a> Row<'a> {
         self.cells.iter().map(|cell| self.text(*cell))
     }
 
-    /// All cells in order, and as two words where they are short and were not unquoted.
+    /// Cell `index` as two words, where it is short and was not unquoted.
     #[inline]
-    pub(crate) fn short_cells(&self) -> impl Iterator<Item = (&'a [u8], Option<Short>)> + '_ {
-        self.cells.iter().map(|cell| {
-            let is_plain = cell.start & BESIDE == 0;
-            let short = || Short::within(self.line, cell.start as usize, cell.end as usize);
-            (self.text(*cell), if is_plain { short() } else { None })
-        })
+    pub(crate) fn short(&self, index: usize) -> Option<Short> {
+        let cell = self.cells.get(index)?;
+        // An offset beside the line is far outside of it.
+        Short::within(self.line, cell.start as usize, cell.end as usize)
     }
 
     /// Number of cells.
@@ -508,48 +506,54 @@ impl Split {
     /// Reads cells without quotes, up to a cell with them, the end of the row, or the end of `bytes`.
     fn plain(&mut self, bytes: &[u8], most: usize) -> Option<usize> {
         loop {
-            let (mut mask, next) = match bytes[self.at..].first_chunk::<BLOCK>() {
-                Some(block) => (delimiters(block), self.at + BLOCK),
-                None => (last_delimiters(&bytes[self.at..]), bytes.len()),
+            let (marks, next) = match bytes[self.at..].first_chunk::<BLOCK>() {
+                Some(block) => (marks(block), self.at + BLOCK),
+                None => (last_marks(&bytes[self.at..]), bytes.len()),
             };
-            while mask != 0 {
-                let end = self.at + mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                let after = bytes.get(end + 1).copied();
-                if bytes[end] == b'\n' {
-                    let returned = end > self.start && bytes[end - 1] == b'\r';
-                    self.push(
-                        Cell {
-                            start: self.start as u32,
-                            end: (end - usize::from(returned)) as u32,
-                        },
-                        most,
-                    );
-                    self.next(end + 1);
-                    return Some(end + 1);
-                }
+            // Those of this row.
+            let feed = marks.feeds & marks.feeds.wrapping_neg();
+            let mut delimiters = marks.delimiters & (feed | feed.wrapping_sub(1));
+            // A quote behind the block is looked at too.
+            let quotes = marks.has_quote || bytes.get(next) == Some(&b'"');
+            let mut start = self.start;
+            while delimiters != 0 {
+                let end = self.at + delimiters.trailing_zeros() as usize;
+                delimiters &= delimiters - 1;
                 self.push(
                     Cell {
-                        start: self.start as u32,
+                        start: start as u32,
                         end: end as u32,
                     },
                     most,
                 );
-                self.start = end + 1;
-                if after == Some(b'"') {
-                    self.next(end + 1);
+                start = end + 1;
+                if quotes && bytes[end] == b',' && bytes.get(start) == Some(&b'"') {
+                    self.next(start);
                     return None;
                 }
             }
+            self.start = start;
+            if feed != 0 {
+                self.drop_carriage_return(bytes);
+                self.next(start);
+                return Some(start);
+            }
             self.at = next;
             if next == bytes.len() {
-                self.mode = if next > self.start {
-                    Mode::Plain
-                } else {
-                    Mode::Start
-                };
+                self.mode = if next > start { Mode::Plain } else { Mode::Start };
                 return None;
             }
+        }
+    }
+
+    /// Takes the carriage return in front of the line feed out of the last cell.
+    fn drop_carriage_return(&mut self, bytes: &[u8]) {
+        if self.beyond == 0
+            && let Some(last) = self.cells.last_mut()
+            && last.end > last.start
+            && bytes[last.end as usize - 1] == b'\r'
+        {
+            last.end -= 1;
         }
     }
 
@@ -641,10 +645,10 @@ impl Split {
     }
 }
 
-/// As [`delimiters`], for less than a block.
+/// As [`marks`], for less than a block.
 #[cold]
-fn last_delimiters(bytes: &[u8]) -> u64 {
+fn last_marks(bytes: &[u8]) -> Marks {
     let mut block = [0; BLOCK];
     block[..bytes.len()].copy_from_slice(bytes);
-    delimiters(&block)
+    marks(&block)
 }

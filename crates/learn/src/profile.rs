@@ -7,7 +7,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use self::distinct::Distinct;
-use crate::csv::{CsvError, Row, RowSink, Short, hash, is_missing, number};
+use crate::csv::{CsvError, Row, RowSink, hash, is_missing, number};
 
 /// What a column holds.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +103,17 @@ impl RowSink for Profiler {
 
     fn row(&mut self, row: &Row<'_>) -> Result<(), CsvError> {
         self.rows += 1;
-        for (column, (cell, short)) in self.columns.iter_mut().zip(row.short_cells()) {
-            column.add(cell, short);
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            // Once text was seen, nothing makes a column numeric again.
+            if column.numbers == column.values
+                && let Some(short) = row.short(index)
+                && let Some((number, whole)) = short.number()
+            {
+                column.distinct.add(short.hash());
+                column.number(number, whole);
+            } else {
+                column.other(row.cell(index).unwrap_or_default().trim_ascii());
+            }
         }
         Ok(())
     }
@@ -142,20 +151,6 @@ impl Column {
     }
 
     #[inline]
-    fn add(&mut self, cell: &[u8], short: Option<Short>) {
-        // Once text was seen, nothing makes the column numeric again.
-        if self.numbers == self.values
-            && let Some(short) = short
-            && let Some((number, whole)) = short.number()
-        {
-            self.distinct.add(short.hash());
-            self.number(number, whole);
-        } else {
-            self.add_other(cell.trim_ascii());
-        }
-    }
-
-    #[inline]
     fn number(&mut self, number: f64, whole: bool) {
         self.values += 1;
         self.numbers += 1;
@@ -165,7 +160,9 @@ impl Column {
         self.sum += number;
     }
 
-    fn add_other(&mut self, cell: &[u8]) {
+    /// A cell that is no short number.
+    #[inline(never)]
+    fn other(&mut self, cell: &[u8]) {
         if is_missing(cell) {
             self.missing += 1;
             return;

@@ -52,14 +52,14 @@ impl Short {
         Some(Self::in_window(&window, cell.len()))
     }
 
-    /// The cell at `bytes[start..end]`; quicker when the bytes go on behind it.
+    /// The cell at `bytes[start..end]`, quicker when the bytes go on behind it; `None` outside of them.
     #[inline]
     pub(super) fn within(bytes: &[u8], start: usize, end: usize) -> Option<Self> {
-        let length = end - start;
-        match bytes.get(start..).and_then(<[u8]>::first_chunk::<SHORT>) {
-            Some(window) if (1..=SHORT).contains(&length) => Some(Self::in_window(window, length)),
+        let length = end.wrapping_sub(start);
+        match bytes.get(start..)?.first_chunk::<SHORT>() {
+            Some(window) if length.wrapping_sub(1) < SHORT => Some(Self::in_window(window, length)),
             Some(_) => None,
-            None => Self::of(&bytes[start..end]),
+            None => Self::of(bytes.get(start..end)?),
         }
     }
 

@@ -425,12 +425,15 @@ proptest! {
     }
 
     #[test]
-    fn delimiters_are_found(bytes in proptest::collection::vec(prop_oneof![
+    fn marks_are_found(bytes in proptest::collection::vec(prop_oneof![
         3 => any::<u8>(), 1 => proptest::sample::select(b",\n\x2d\x0b\xac\x8a".to_vec())], BLOCK)
     ) {
         let block: &[u8; BLOCK] = bytes.first_chunk().unwrap();
-        let expected = block.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(matches!(byte, b',' | b'\n')));
-        prop_assert_eq!(delimiters(block), expected);
+        let bits = |wanted: &[u8]| {
+            block.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(wanted.contains(byte)))
+        };
+        let has_quote = block.contains(&b'"');
+        prop_assert_eq!(marks(block), Marks { delimiters: bits(b",\n"), feeds: bits(b"\n"), has_quote });
     }
 
     /// Short cells read in place are what they are alone.
