@@ -319,7 +319,7 @@ fn lock_patiently(path: &Path, patience: Duration) -> Result<DirLock, StoreError
     loop {
         match lock_dir(path) {
             Err(StoreError::Locked) if begun.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(10))
+                std::thread::sleep(Duration::from_millis(10));
             }
             result => return result,
         }
