@@ -138,6 +138,8 @@ pub struct CsvReader {
     /// The beginning of a row whose end has not come yet.
     carry: Vec<u8>,
     split: Split,
+    /// Whether there may be other bytes than those of ASCII text in the piece that is being read, or in the carry.
+    unusual: bool,
     /// What ended the reading.
     failure: Option<CsvError>,
 }
@@ -163,6 +165,7 @@ impl CsvReader {
             encoding_checked: false,
             carry: Vec::new(),
             split: Split::default(),
+            unusual: false,
             failure: None,
         }
     }
@@ -249,7 +252,16 @@ impl CsvReader {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
+    fn take(&mut self, bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
+        // Looked for in the whole piece at once, which is quicker than row by row.
+        let unusual = !bytes.is_ascii() || memchr(0, bytes).is_some();
+        self.unusual |= unusual;
+        self.take_rows(bytes, sink)?;
+        self.unusual &= !self.carry.is_empty();
+        Ok(())
+    }
+
+    fn take_rows(&mut self, mut bytes: &[u8], sink: &mut dyn RowSink) -> Result<(), CsvError> {
         // Complete the row that an earlier piece began, line by line: a quoted cell may span several.
         while !self.carry.is_empty() && !bytes.is_empty() {
             // In bounded pieces, so that a cell without end is noticed early.
@@ -510,50 +522,40 @@ impl Split {
                 Some(block) => (marks(block), self.at + BLOCK),
                 None => (last_marks(&bytes[self.at..]), bytes.len()),
             };
-            // Those of this row.
-            let feed = marks.feeds & marks.feeds.wrapping_neg();
-            let mut delimiters = marks.delimiters & (feed | feed.wrapping_sub(1));
-            // A quote behind the block is looked at too.
+            // A quote right behind the block is seen to as well.
             let quotes = marks.has_quote || bytes.get(next) == Some(&b'"');
-            let mut start = self.start;
+            let mut delimiters = marks.delimiters;
             while delimiters != 0 {
                 let end = self.at + delimiters.trailing_zeros() as usize;
                 delimiters &= delimiters - 1;
+                let is_last = bytes[end] == b'\n';
+                let returned = is_last && end > self.start && bytes[end - 1] == b'\r';
                 self.push(
                     Cell {
-                        start: start as u32,
-                        end: end as u32,
+                        start: self.start as u32,
+                        end: (end - usize::from(returned)) as u32,
                     },
                     most,
                 );
-                start = end + 1;
-                if quotes && bytes[end] == b',' && bytes.get(start) == Some(&b'"') {
-                    self.next(start);
+                self.start = end + 1;
+                if is_last {
+                    self.next(end + 1);
+                    return Some(end + 1);
+                }
+                if quotes && bytes.get(end + 1) == Some(&b'"') {
+                    self.next(end + 1);
                     return None;
                 }
             }
-            self.start = start;
-            if feed != 0 {
-                self.drop_carriage_return(bytes);
-                self.next(start);
-                return Some(start);
-            }
             self.at = next;
             if next == bytes.len() {
-                self.mode = if next > start { Mode::Plain } else { Mode::Start };
+                self.mode = if next > self.start {
+                    Mode::Plain
+                } else {
+                    Mode::Start
+                };
                 return None;
             }
-        }
-    }
-
-    /// Takes the carriage return in front of the line feed out of the last cell.
-    fn drop_carriage_return(&mut self, bytes: &[u8]) {
-        if self.beyond == 0
-            && let Some(last) = self.cells.last_mut()
-            && last.end > last.start
-            && bytes[last.end as usize - 1] == b'\r'
-        {
-            last.end -= 1;
         }
     }
 

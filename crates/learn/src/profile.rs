@@ -105,7 +105,7 @@ impl RowSink for Profiler {
         self.rows += 1;
         for (index, column) in self.columns.iter_mut().enumerate() {
             // Once text was seen, nothing makes a column numeric again.
-            if column.numbers == column.values
+            if column.others == 0
                 && let Some(short) = row.short(index)
                 && let Some((number, whole)) = short.number()
             {
@@ -123,10 +123,11 @@ impl RowSink for Profiler {
 struct Column {
     name: String,
     missing: u64,
-    values: u64,
-    /// Values that are numbers, whole numbers, booleans.
+    /// Numbers seen before anything else, and how many of them are whole.
     numbers: u64,
     integers: u64,
+    /// Other values, and how many of them are booleans.
+    others: u64,
     booleans: u64,
     min: f64,
     max: f64,
@@ -139,9 +140,9 @@ impl Column {
         Self {
             name,
             missing: 0,
-            values: 0,
             numbers: 0,
             integers: 0,
+            others: 0,
             booleans: 0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
@@ -152,7 +153,6 @@ impl Column {
 
     #[inline]
     fn number(&mut self, number: f64, whole: bool) {
-        self.values += 1;
         self.numbers += 1;
         self.integers += u64::from(whole);
         self.min = if number < self.min { number } else { self.min };
@@ -168,31 +168,27 @@ impl Column {
             return;
         }
         self.distinct.add(hash(cell));
-        if self.numbers == self.values
+        if self.others == 0
             && let Some(number) = number(cell)
         {
             self.number(number, is_integer(cell));
             return;
         }
-        if self.booleans == self.values
+        if self.booleans == self.others
             && (cell.eq_ignore_ascii_case(b"true") || cell.eq_ignore_ascii_case(b"false"))
         {
             self.booleans += 1;
         }
-        self.values += 1;
+        self.others += 1;
     }
 
     fn finish(self) -> ColumnProfile {
-        let kind = if self.values == 0 {
-            ColumnKind::Empty
-        } else if self.integers == self.values {
-            ColumnKind::Integer
-        } else if self.numbers == self.values {
-            ColumnKind::Float
-        } else if self.booleans == self.values {
-            ColumnKind::Boolean
-        } else {
-            ColumnKind::Text
+        let kind = match (self.numbers, self.others) {
+            (0, 0) => ColumnKind::Empty,
+            (numbers, 0) if numbers == self.integers => ColumnKind::Integer,
+            (_, 0) => ColumnKind::Float,
+            (0, others) if others == self.booleans => ColumnKind::Boolean,
+            _ => ColumnKind::Text,
         };
         let numeric = matches!(kind, ColumnKind::Integer | ColumnKind::Float);
         let (distinct, distinct_exact) = self.distinct.count();
@@ -205,7 +201,7 @@ impl Column {
             min: numeric.then_some(self.min),
             max: numeric.then_some(self.max),
             mean: numeric
-                .then(|| self.sum / self.values as f64)
+                .then(|| self.sum / self.numbers as f64)
                 .filter(|mean| mean.is_finite()),
         }
     }

@@ -86,7 +86,7 @@ impl Short {
     /// A number of at most 15 digits without an exponent, and whether it is written without a point.
     ///
     /// Both the digits and the power of ten are exact in an `f64`, so one division rounds correctly (Clinger, PLDI 1990).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn number(self) -> Option<(f64, bool)> {
         let sign = u32::from(self.low as u8 == b'-');
         let length = self.length - sign as usize;
@@ -124,7 +124,7 @@ const POINT_TO_ZERO: u8 = b'.' ^ b'0';
 
 impl Decimal {
     /// Of `length` bytes, at most 8, with zeros behind. A second point is no digit, so it is refused as one.
-    #[inline]
+    #[inline(always)]
     fn of_8(text: u64, length: usize) -> Option<Self> {
         // The point becomes a zero byte, which what follows may be moved over.
         let text = text ^ repeat(b'.');
@@ -150,7 +150,7 @@ impl Decimal {
     }
 
     /// Of `length` bytes, at most 16; refused beyond 15 digits.
-    #[inline]
+    #[inline(never)]
     fn of_16(text: u128, length: usize) -> Option<Self> {
         let twice = |word: u64| u128::from(word) << 64 | u128::from(word);
         let text = text ^ twice(repeat(b'.'));
