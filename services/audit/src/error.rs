@@ -8,6 +8,8 @@ use asterism_chassis::{
 };
 use asterism_store::StoreError;
 
+use crate::log::EventId;
+
 /// An audit error.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -15,35 +17,54 @@ pub enum AuditError {
     #[error("{field}: {description}")]
     Field {
         /// Path of the field.
-        field: &'static str,
+        field: String,
         /// What is wrong, and what would be right.
         description: String,
     },
-    /// A service tried to append another's events.
+    /// A service tried to append another's events, or somebody who is no service any at all.
     #[error("a service appends events of its own only")]
     ForeignSource,
     /// An event id came again with another content.
-    #[error("an event id was already used for another event")]
-    EventIdReused,
-    /// The log is shorter or other than it was known to be.
+    #[error("the event id {0} was already used for another event")]
+    EventIdReused(EventId),
+    /// An append before this one failed, and took this one along. Nothing of it was written.
+    #[error("an append before this one failed; send the events again")]
+    Interrupted,
+    /// The log is shorter than it was known to be, or another.
     #[error(
         "the log was rolled back: {0}; restore the newest backup, or move head.json away if the loss is understood"
     )]
     RolledBack(String),
-    /// A stored record cannot be read.
-    #[error("the log is damaged: {0}; run VerifyLog to find where, and restore a backup")]
-    Damaged(&'static str),
+    /// A stored record is missing, cannot be read, or does not fit the others.
+    #[error("the log is damaged: {0}; restore a backup")]
+    Damaged(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl AuditError {
-    pub(crate) fn field(field: &'static str, description: impl Into<String>) -> Self {
+    /// A field that cannot be used.
+    pub(crate) fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Field {
-            field,
+            field: field.into(),
             description: description.into(),
         }
+    }
+
+    /// The same, with the path of what holds the field.
+    pub(crate) fn within(self, path: &str) -> Self {
+        match self {
+            Self::Field { field, description } => Self::Field {
+                field: format!("{path}.{field}"),
+                description,
+            },
+            other => other,
+        }
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
     }
 }
 
@@ -61,7 +82,8 @@ impl Classify for AuditError {
         match self {
             Self::Field { .. } => ErrorClass::Invalid,
             Self::ForeignSource => ErrorClass::Denied,
-            Self::EventIdReused => ErrorClass::Conflict,
+            Self::EventIdReused(_) => ErrorClass::Conflict,
+            Self::Interrupted => ErrorClass::Unavailable,
             Self::RolledBack(_) | Self::Damaged(_) => ErrorClass::Internal,
             Self::Store(error) => error.class(),
         }
@@ -71,7 +93,8 @@ impl Classify for AuditError {
         match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::ForeignSource => "FOREIGN_SOURCE",
-            Self::EventIdReused => "EVENT_ID_REUSED",
+            Self::EventIdReused(_) => "EVENT_ID_REUSED",
+            Self::Interrupted => "APPEND_INTERRUPTED",
             Self::RolledBack(_) => "LOG_ROLLED_BACK",
             Self::Damaged(_) => "LOG_DAMAGED",
             Self::Store(error) => error.reason(),
@@ -82,7 +105,7 @@ impl Classify for AuditError {
         match self {
             Self::Field { field, description } => {
                 vec![FieldViolation {
-                    field: (*field).to_owned(),
+                    field: field.clone(),
                     description: description.clone(),
                 }]
             }
@@ -92,8 +115,16 @@ impl Classify for AuditError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Interrupted => Some(Duration::from_secs(1)),
             Self::Store(error) => error.retry_after(),
             _ => None,
+        }
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        match self {
+            Self::EventIdReused(id) => vec![("event_id".to_owned(), id.to_string())],
+            _ => vec![],
         }
     }
 }

@@ -1,6 +1,16 @@
 //! The append-only, hash-chained log of every crypto event.
 //!
-//! [`log::Log`] is the domain: synchronous, and free of gRPC; it appends, finds, and verifies. `service.rs` translates.
+//! [`log::Log`] is the domain: synchronous, and free of gRPC. It appends, finds, and verifies; its own documentation has the
+//! rules that are never broken, `log/entry.rs` the bytes that are stored, `log/keys.rs` where. `service.rs` translates.
+//!
+//! What is appended comes from the outboxes of the services, at least once: an event id that was seen before is acknowledged
+//! again, and stored once. A service appends events of its own only. This service's own events (who verified the log, who was
+//! refused) go through an outbox of its own into the same log; appends that succeed, and reads, make none.
+//!
+//! What is acknowledged is durable. What was changed afterwards, [`log::Log::verify`] finds; a store that was replaced by an
+//! older copy of itself is refused at the start, as long as `head.json` beside it is the newer one.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod config;
 mod error;

@@ -1,107 +1,87 @@
 //! The log: entries in order, a hash chain over them, and indexes to find them by.
 //!
-//! The rules: an index is given out once, and only with its entry durable; `chain(i) = SHA-256(0x01 | chain(i-1) | entry
-//! bytes)` over the bytes as they are stored, `chain(-1)` being 32 zero bytes; entry, deduplication, indexes and head of an
-//! append are written in one batch that expects the head before it.
+//! The rules, and where they are upheld: an index is given out once, and told only when its entry is durable (`append.rs`); an
+//! entry, its event id, its facets and the head after it are written in one batch that expects the head before it
+//! (`append.rs`); nobody reads an entry that is not durable ([`Log::entries`], `find.rs`); entries have one encoding, and
+//! the bytes that are chained are the bytes that are stored (`entry.rs`).
 
+mod append;
 mod entry;
+mod event;
 mod find;
+mod head;
+mod keys;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use asterism_crypto::{Digest, DigestWriter};
-use asterism_store::{Batch, Records, files};
-use serde::{Deserialize, Serialize};
+use asterism_store::Records;
 
-pub use entry::{Entry, Facts, MAX_BODY_BYTES, NewEvent};
-pub use find::{Filter, Page};
+pub use append::MAX_APPEND;
+pub use entry::Entry;
+pub use event::{Event, EventId, Facts, MAX_EVENT_BYTES, MAX_TEXT_BYTES, Outcome, Source, Timestamp};
+pub use find::{Filter, Page, PageToken};
+pub use head::Head;
 pub use verify::Report;
 
 use crate::error::AuditError;
+use append::State;
+use head::Note;
 
-/// Records: this byte and the index, big-endian -> chain value, then entry bytes.
-const ENTRY: u8 = b'e';
-/// Records: this byte and the event id -> the index.
-const ID: u8 = b'i';
-/// Record: this byte -> [`Head`] in bytes.
-const HEAD: u8 = b'h';
-/// Records: this byte, the kind of fact, a digest of its value, and the index -> nothing.
-const FACT: u8 = b'x';
+/// Entries at the end that are checked at every start.
+const TAIL: u64 = 16;
 
-/// Most events of one append.
-pub const MAX_APPEND: usize = 1000;
-
-/// Where the log stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Head {
-    /// Number of entries.
-    pub size: u64,
-    /// Chain value of the last entry.
-    pub chain: Digest,
-}
-
-impl Head {
-    const EMPTY: [u8; 32] = [0; 32];
-
-    fn empty() -> Self {
-        Self {
-            size: 0,
-            chain: Digest::from_bytes(Self::EMPTY),
-        }
-    }
-
-    fn to_bytes(self) -> Vec<u8> {
-        [self.size.to_be_bytes().as_slice(), self.chain.as_bytes()].concat()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, AuditError> {
-        let (size, chain) = bytes
-            .split_first_chunk::<8>()
-            .ok_or(AuditError::Damaged("head"))?;
-        let chain = chain.try_into().map_err(|_| AuditError::Damaged("head"))?;
-        Ok(Self {
-            size: u64::from_be_bytes(*size),
-            chain: Digest::from_bytes(chain),
-        })
-    }
-}
-
-/// The log.
+/// The log. Synchronous: what appends blocks until it is durable.
 pub struct Log {
     records: Arc<dyn Records>,
-    head: Mutex<Head>,
-    head_file: PathBuf,
-    noted: Mutex<Option<Head>>,
+    state: Mutex<State>,
+    /// An append has ended.
+    ended: Condvar,
+    note: Note,
 }
 
 impl Log {
-    /// Opens the log. `head_file`, outside the store, says how far it was known to reach.
+    /// Opens the log. `head_file`, outside of the store, says how far it was known to reach. Looks at the head and the last
+    /// few entries only: [`Log::verify`] looks at everything.
     ///
     /// # Errors
-    /// [`AuditError::RolledBack`] when the store is behind that, or differs from it.
+    /// [`AuditError::RolledBack`] when the store is behind `head_file`, or differs from it; [`AuditError::Damaged`].
     pub fn open(records: Arc<dyn Records>, head_file: &Path) -> Result<Self, AuditError> {
-        let head = match records.get(&[HEAD])? {
-            Some(bytes) => Head::from_bytes(&bytes)?,
-            None => Head::empty(),
-        };
-        let noted = read_note(head_file)?;
+        let head = Head::stored(&*records)?;
+        let note = Note::open(head_file)?;
+        if let Some(noted) = note.last()
+            && head.size < noted.size
+        {
+            let text = format!("it has {} entries, and had {}", head.size, noted.size);
+            return Err(AuditError::RolledBack(text));
+        }
+        let state = State::load(&*records, head)?;
         let log = Self {
             records,
-            head: Mutex::new(head),
-            head_file: head_file.to_owned(),
-            noted: Mutex::new(noted),
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+            note,
         };
-        if let Some(noted) = noted {
-            log.reaches(&noted, &head)?;
+        log.check_tail(&head)?;
+        match log.note.last() {
+            Some(noted) if noted.size > 0 && log.entry(noted.size - 1)?.chain != noted.chain => {
+                let text = format!("entry {} is another than before", noted.size - 1);
+                return Err(AuditError::RolledBack(text));
+            }
+            None if head.size > 0 => {
+                tracing::warn!(
+                    size = head.size,
+                    "no head.json: whether the log was rolled back cannot be told"
+                );
+            }
+            _ => {}
         }
+        log.note_head()?;
         Ok(log)
     }
 
@@ -110,161 +90,105 @@ impl Log {
         self.head().size
     }
 
-    /// Where the log stands.
+    /// Where the durable part of the log ends.
     pub fn head(&self) -> Head {
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().durable
     }
 
-    /// Appends events, durable when this returns; gives their indexes. An event that is there already keeps its index.
-    ///
-    /// # Errors
-    /// [`AuditError::EventIdReused`], and the store's own; nothing is appended then.
-    pub fn append(&self, events: &[NewEvent], now_ms: u64) -> Result<Vec<u64>, AuditError> {
-        // Held until the entries are durable: the order of the log is the order of its writes, and a repeated event
-        // that comes meanwhile finds the first.
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = *head;
-        let mut batch = Batch::new();
-        let mut new: HashMap<[u8; 16], (u64, &NewEvent)> = HashMap::new();
-        let mut indexes = Vec::with_capacity(events.len());
-        for event in events {
-            if let Some((index, first)) = new.get(&event.id) {
-                if first.body != event.body {
-                    return Err(AuditError::EventIdReused);
-                }
-                indexes.push(*index);
-                continue;
-            }
-            if let Some(index) = self.index_of(&event.id)? {
-                if self.entry(index)?.body != event.body {
-                    return Err(AuditError::EventIdReused);
-                }
-                indexes.push(index);
-                continue;
-            }
-            let index = next.size;
-            let bytes = entry::encode(now_ms, &event.body);
-            next = Head {
-                size: index + 1,
-                chain: chain(&next.chain, &bytes),
-            };
-            let stored = [next.chain.as_bytes().as_slice(), &bytes].concat();
-            batch = batch
-                .put(entry_key(index), stored)
-                .put(id_key(&event.id), index.to_be_bytes());
-            for key in find::fact_keys(&event.facts, index) {
-                batch = batch.put(key, []);
-            }
-            new.insert(event.id, (index, event));
-            indexes.push(index);
-        }
-        if next.size > head.size {
-            batch = if head.size == 0 {
-                batch.expect_absent([HEAD])
-            } else {
-                batch.expect_value([HEAD], head.to_bytes())
-            };
-            self.records.commit(batch.put([HEAD], next.to_bytes()))?;
-            *head = next;
-        }
-        Ok(indexes)
-    }
-
-    /// Entry `index`.
-    ///
-    /// # Errors
-    /// [`AuditError::Damaged`] when it is not there.
-    pub fn entry(&self, index: u64) -> Result<Entry, AuditError> {
+    /// An entry that is known to be durable.
+    fn entry(&self, index: u64) -> Result<Entry, AuditError> {
         let stored = self
             .records
-            .get(&entry_key(index))?
-            .ok_or(AuditError::Damaged("an entry is missing"))?;
+            .get(&keys::entry(index))?
+            .ok_or_else(|| missing(index))?;
         entry::decode(index, &stored)
     }
 
-    /// Entries from `from` on, at most `limit`.
+    /// Durable entries from `from` on, at most `limit`.
     ///
     /// # Errors
-    /// [`AuditError::Damaged`]
+    /// [`AuditError::Damaged`], also for one that is missing.
     pub fn entries(&self, from: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
-        let stored = self.records.scan(&entry_key(from), &[ENTRY], limit)?;
-        stored
-            .iter()
-            .map(|(key, value)| entry::decode(index_of_key(key)?, value))
-            .collect()
+        let size = self.open_size()?;
+        // What lies beyond may be on its way to the disk, and never arrive.
+        let limit = usize::try_from(size.saturating_sub(from))
+            .unwrap_or(usize::MAX)
+            .min(limit);
+        let stored = self.records.scan(&keys::entry(from), &[keys::ENTRY], limit)?;
+        let mut expected = from;
+        let mut entries = Vec::with_capacity(stored.len());
+        for (key, value) in stored {
+            if key != keys::entry(expected) {
+                return Err(missing(expected));
+            }
+            entries.push(entry::decode(expected, &value)?);
+            expected += 1;
+        }
+        if entries.len() < limit {
+            Err(missing(expected))
+        } else {
+            Ok(entries)
+        }
     }
 
-    /// Notes the head outside the store, so that a store that was rolled back is noticed at the next start.
+    /// Notes the head outside of the store, so that a store that was rolled back is noticed at the next start.
     ///
     /// # Errors
     /// The file system's own.
     pub fn note_head(&self) -> Result<(), AuditError> {
-        let head = self.head();
-        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if *noted == Some(head) || head.size == 0 {
-            return Ok(());
-        }
-        let bytes = serde_json::to_vec(&head).expect("a head is plain data and serialises");
-        files::write_atomic(&self.head_file, &bytes, 0o600)?;
-        *noted = Some(head);
-        Ok(())
+        self.note.write(self.head())
     }
 
-    fn index_of(&self, id: &[u8; 16]) -> Result<Option<u64>, AuditError> {
-        let stored = self.records.get(&id_key(id))?;
-        stored
-            .map(|bytes| be_u64(&bytes).ok_or(AuditError::Damaged("event id index")))
-            .transpose()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the log still holds what was noted.
-    fn reaches(&self, noted: &Head, head: &Head) -> Result<(), AuditError> {
-        if head.size < noted.size {
-            let text = format!("it has {} entries, and had {}", head.size, noted.size);
-            return Err(AuditError::RolledBack(text));
+    /// The number of durable entries, unless the store is given up.
+    fn open_size(&self) -> Result<u64, AuditError> {
+        let state = self.state();
+        state.check_reads()?;
+        Ok(state.durable.size)
+    }
+
+    /// Whether the head fits the last entries, and they each other.
+    fn check_tail(&self, head: &Head) -> Result<(), AuditError> {
+        let first = head.size.saturating_sub(TAIL);
+        let mut chain = match first {
+            0 => entry::chain_start(),
+            _ => self.entry(first - 1)?.chain,
+        };
+        for index in first..head.size {
+            let stored = self
+                .records
+                .get(&keys::entry(index))?
+                .ok_or_else(|| missing(index))?;
+            let (stored_chain, bytes) = entry::split(index, &stored)?;
+            chain = entry::chain(&chain, bytes);
+            if chain != stored_chain {
+                let text =
+                    format!("the chain value of entry {index} does not fit the entry and the one before it");
+                return Err(AuditError::Damaged(text));
+            }
         }
-        if noted.size > 0 && self.entry(noted.size - 1)?.chain != noted.chain {
-            return Err(AuditError::RolledBack(format!(
-                "entry {} is another than before",
-                noted.size - 1
+        if chain != head.chain {
+            return Err(AuditError::damaged(
+                "its head is not what its last entry amounts to",
+            ));
+        }
+        if !self
+            .records
+            .scan(&keys::entry(head.size), &[keys::ENTRY], 1)?
+            .is_empty()
+        {
+            return Err(AuditError::Damaged(format!(
+                "there are entries beyond its head of {}",
+                head.size
             )));
         }
         Ok(())
     }
 }
 
-fn read_note(path: &Path) -> Result<Option<Head>, AuditError> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|_| AuditError::Damaged("head.json")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(AuditError::Store(error.into())),
-    }
-}
-
-fn chain(before: &Digest, entry: &[u8]) -> Digest {
-    let mut writer = DigestWriter::new();
-    writer.update(&[1]);
-    writer.update(before.as_bytes());
-    writer.update(entry);
-    writer.finish()
-}
-
-fn entry_key(index: u64) -> Vec<u8> {
-    [&[ENTRY], index.to_be_bytes().as_slice()].concat()
-}
-
-fn id_key(id: &[u8; 16]) -> Vec<u8> {
-    [&[ID], id.as_slice()].concat()
-}
-
-fn index_of_key(key: &[u8]) -> Result<u64, AuditError> {
-    key.get(1..)
-        .and_then(be_u64)
-        .ok_or(AuditError::Damaged("entry key"))
-}
-
-fn be_u64(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_be_bytes)
+fn missing(index: u64) -> AuditError {
+    AuditError::Damaged(format!("entry {index} is missing"))
 }

@@ -1,6 +1,6 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use asterism_chassis::{
     call::{Emitter, Gate, ReplyStream},
@@ -12,12 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    error::AuditError,
     log::{Filter, Log},
     wire,
 };
 
-/// Entries that a watcher is given in one go.
+/// Entries that are read for a watcher in one go.
 const WATCH_STRIDE: usize = 256;
 
 pub(crate) struct Adapter {
@@ -57,13 +56,9 @@ impl AuditService for Adapter {
             .blocking("audit.AppendEvents", request, move |caller, message, trail| {
                 // An event about an event would have no end.
                 trail.silent();
-                let source = caller
-                    .principal
-                    .id
-                    .as_str()
-                    .strip_prefix("service/")
-                    .unwrap_or_default();
-                let indexes = log.append(&wire::new_events(source, message.events)?, wire::now_ms())?;
+                let source = wire::source(&caller.principal.id)?;
+                let events = wire::events(source, message.events)?;
+                let indexes = log.append(&events, SystemTime::now().into())?;
                 wire::grow(&size, log.size());
                 Ok(pb::AppendEventsResponse { indexes })
             })
@@ -80,16 +75,12 @@ impl AuditService for Adapter {
                 trail.silent();
                 let limit = wire::page_size(message.page_size)?;
                 let filter = wire::filter(message.filter)?;
-                let from = wire::from_page_token(&message.page_token, &filter)?;
-                let page = log.find(&filter, from, limit, wire::facts_of)?;
+                let from = wire::page_start(&message.page_token, &filter)?;
+                let page = log.find(&filter, from, limit)?;
                 Ok(pb::ListEventsResponse {
-                    entries: page
-                        .entries
-                        .iter()
-                        .map(wire::log_entry)
-                        .collect::<Result<_, _>>()?,
+                    entries: page.entries.into_iter().map(wire::log_entry).collect(),
                     next_page_token: wire::page_token(page.next, &filter),
-                    log_size: log.size(),
+                    log_size: page.size,
                 })
             })
             .await
@@ -100,6 +91,8 @@ impl AuditService for Adapter {
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let (log, size, draining) = (self.log.clone(), self.size.subscribe(), self.draining.clone());
+        // Before the answer begins: whoever has it may rely on seeing what is appended from now on.
+        let now = log.size();
         self.gate
             .watch(
                 "audit.WatchEvents",
@@ -109,14 +102,10 @@ impl AuditService for Adapter {
                         trail.silent();
                     });
                     let filter = wire::filter(message.filter)?;
-                    let from = message.from_index.unwrap_or_else(|| log.size());
+                    let from = message.from_index.unwrap_or(now);
                     tokio::select! {
                         result = follow(log, size, filter, from, &emitter) => result,
-                        () = draining.cancelled() => Err(Failure::new(
-                            ErrorClass::Unavailable,
-                            "SHUTTING_DOWN",
-                            "the service is shutting down; watch again from the next index",
-                        )),
+                        () = draining.cancelled() => Err(shutting_down()),
                     }
                 },
             )
@@ -130,23 +119,19 @@ impl AuditService for Adapter {
         let log = self.log.clone();
         self.gate
             .blocking("audit.VerifyLog", request, move |_, _, trail| {
-                let report = log.verify(wire::identify)?;
-                trail.output(report.head.chain.as_bytes());
-                let (first_bad_index, problem) = report.bad.unzip();
-                Ok(pb::VerifyLogResponse {
-                    verified: first_bad_index.is_none(),
-                    entries: report.head.size,
-                    chain_sha256: wire::digest_bytes(&report.head.chain),
-                    first_bad_index,
-                    problem: problem.unwrap_or_default(),
-                    sequence_problems: report.sequence_problems,
-                })
+                let report = log.verify()?;
+                trail.output_digest(report.head.chain);
+                if let Some((index, problem)) = &report.bad {
+                    tracing::error!(index, problem, "the log does not verify");
+                }
+                Ok(wire::report(report))
             })
             .await
     }
 }
 
-/// Sends every matching entry from `next` on, as the log grows. A slow watcher waits in nobody's way: it reads ranges.
+/// Sends every matching entry from `next` on, as the log grows. A slow watcher stands in nobody's way: it reads ranges of what
+/// is durable, when it is ready for them.
 async fn follow(
     log: Arc<Log>,
     mut size: watch::Receiver<u64>,
@@ -154,23 +139,32 @@ async fn follow(
     mut next: u64,
     emitter: &Emitter<pb::WatchEventsResponse>,
 ) -> Result<(), Failure> {
+    let filter = Arc::new(filter);
     loop {
         while next < *size.borrow_and_update() {
-            let reader = log.clone();
-            let read = tokio::task::spawn_blocking(move || reader.entries(next, WATCH_STRIDE)).await;
-            let entries = read.map_err(|error| Failure::internal(error.to_string()))??;
-            let Some(last) = entries.last() else { break };
-            next = last.index + 1;
-            for entry in &entries {
-                if filter.matches(&wire::facts_of(entry)?) {
-                    let entry = Some(wire::log_entry(entry)?);
-                    emitter.send(pb::WatchEventsResponse { entry }).await?;
-                }
+            let (reader, wanted) = (log.clone(), filter.clone());
+            let read = tokio::task::spawn_blocking(move || reader.find(&wanted, next, WATCH_STRIDE)).await;
+            let page = read.map_err(|error| Failure::internal(error.to_string()))??;
+            next = page.next.unwrap_or(page.size);
+            for entry in page.entries {
+                emitter
+                    .send(pb::WatchEventsResponse {
+                        entry: Some(wire::log_entry(entry)),
+                    })
+                    .await?;
+            }
+            if emitter.is_closed() {
+                return Err(Failure::cancelled());
             }
         }
         tokio::select! {
-            changed = size.changed() => changed.map_err(|_| AuditError::Damaged("the log is closed"))?,
+            changed = size.changed() => changed.map_err(|_| shutting_down())?,
             () = emitter.closed() => return Err(Failure::cancelled()),
         }
     }
+}
+
+fn shutting_down() -> Failure {
+    let text = "the service is shutting down; watch again from the next index";
+    Failure::new(ErrorClass::Unavailable, "SHUTTING_DOWN", text)
 }

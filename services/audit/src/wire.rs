@@ -1,127 +1,130 @@
 //! Between messages and the domain.
 
-use std::{str::FromStr as _, sync::Arc};
+use std::{sync::Arc, time::SystemTime};
 
-use asterism_chassis::error::Failure;
+use asterism_chassis::{error::Failure, identity::PrincipalId};
 use asterism_crypto::Digest;
 use asterism_proto::audit as pb;
-use prost::Message as _;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::{
     error::AuditError,
-    log::{Entry, Facts, Filter, Log, MAX_APPEND, MAX_BODY_BYTES, NewEvent},
+    log::{Entry, Event, Facts, Filter, Log, MAX_APPEND, Outcome, PageToken, Report, Source, Timestamp},
 };
 
-const SOURCES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: i32 = 1000;
 
-/// Events of one source, ready to append.
-pub(crate) fn new_events(source: &str, events: Vec<pb::Event>) -> Result<Vec<NewEvent>, AuditError> {
+/// The source that a principal speaks for: a service for itself.
+pub(crate) fn source(principal: &PrincipalId) -> Result<Source, AuditError> {
+    let name = principal.as_str().strip_prefix("service/").unwrap_or_default();
+    name.parse().map_err(|_| AuditError::ForeignSource)
+}
+
+/// Events of one source.
+pub(crate) fn events(source: Source, events: Vec<pb::Event>) -> Result<Vec<Event>, AuditError> {
     if events.len() > MAX_APPEND {
         return Err(AuditError::field(
             "events",
             format!("at most {MAX_APPEND} in one call"),
         ));
     }
-    events.into_iter().map(|event| new_event(source, event)).collect()
+    let checked = events.into_iter().enumerate();
+    checked
+        .map(|(at, e)| event(source, e).map_err(|error| error.within(&format!("events[{at}]"))))
+        .collect()
 }
 
-fn new_event(source: &str, event: pb::Event) -> Result<NewEvent, AuditError> {
-    if event.source != source {
+fn event(source: Source, event: pb::Event) -> Result<Event, AuditError> {
+    if event.source.parse::<Source>()? != source {
         return Err(AuditError::ForeignSource);
     }
-    if !SOURCES.contains(&event.source.as_str()) {
-        return Err(AuditError::field(
-            "events.source",
-            "must be kms, ingest, inference or audit",
-        ));
-    }
-    let id = event_id(&event)?;
-    if event.operation.is_empty() || event.outcome() == pb::Outcome::Unspecified || event.source_sequence == 0
-    {
-        return Err(AuditError::field(
-            "events",
-            "operation, outcome and source_sequence must be set",
-        ));
-    }
-    let body = event.encode_to_vec();
-    if body.len() > MAX_BODY_BYTES {
-        return Err(AuditError::field(
-            "events",
-            format!("an event has at most {MAX_BODY_BYTES} bytes"),
-        ));
-    }
-    Ok(NewEvent {
-        id,
-        facts: facts(&event),
-        body,
-    })
-}
-
-fn event_id(event: &pb::Event) -> Result<[u8; 16], AuditError> {
-    Uuid::from_str(&event.event_id)
-        .map(Uuid::into_bytes)
-        .map_err(|_| AuditError::field("events.event_id", "must be a UUID"))
-}
-
-fn facts(event: &pb::Event) -> Facts {
-    Facts {
-        source: event.source.clone(),
+    let outcome = outcome(event.outcome())
+        .ok_or_else(|| AuditError::field("outcome", "must be one of the known outcomes"))?;
+    let occurred_at = event.occurred_at.as_ref();
+    let occurred_at = occurred_at.ok_or_else(|| AuditError::field("occurred_at", "must be set"))?;
+    Event::new(Facts {
+        id: event.event_id.parse()?,
+        source,
         source_sequence: event.source_sequence,
-        occurred_at_ms: event.occurred_at.as_ref().map_or(0, millis),
-        principal: event.principal.clone(),
-        operation: event.operation.clone(),
-        resource: event.resource.clone(),
-        outcome: event.outcome,
-        trace_id: event.trace_id.clone(),
-    }
-}
-
-/// An entry's event.
-pub(crate) fn event(entry: &Entry) -> Result<pb::Event, AuditError> {
-    pb::Event::decode(entry.body.as_slice()).map_err(|_| AuditError::Damaged("an event cannot be read"))
-}
-
-/// What an entry is found by.
-pub(crate) fn facts_of(entry: &Entry) -> Result<Facts, AuditError> {
-    Ok(facts(&event(entry)?))
-}
-
-/// What an entry is known by.
-pub(crate) fn identify(entry: &Entry) -> Result<([u8; 16], Facts), AuditError> {
-    let event = event(entry)?;
-    Ok((event_id(&event)?, facts(&event)))
-}
-
-pub(crate) fn log_entry(entry: &Entry) -> Result<pb::LogEntry, AuditError> {
-    Ok(pb::LogEntry {
-        index: entry.index,
-        appended_at: Some(timestamp(entry.appended_at_ms)),
-        event: Some(event(entry)?),
-        chain_sha256: entry.chain.as_bytes().to_vec(),
+        occurred_at: timestamp("occurred_at", occurred_at)?,
+        outcome,
+        key_version: event.key_version,
+        input: digest("input_sha256", &event.input_sha256)?,
+        output: digest("output_sha256", &event.output_sha256)?,
+        principal: event.principal,
+        on_behalf_of: event.on_behalf_of,
+        operation: event.operation,
+        resource: event.resource,
+        reason: event.reason,
+        request_id: event.request_id,
+        trace_id: event.trace_id,
     })
+}
+
+pub(crate) fn log_entry(entry: Entry) -> pb::LogEntry {
+    let facts = entry.event.facts();
+    let bytes = |digest: Option<Digest>| digest.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec());
+    let event = pb::Event {
+        event_id: facts.id.to_string(),
+        source: facts.source.to_string(),
+        source_sequence: facts.source_sequence,
+        occurred_at: Some(moment(facts.occurred_at)),
+        principal: facts.principal.clone(),
+        on_behalf_of: facts.on_behalf_of.clone(),
+        operation: facts.operation.clone(),
+        resource: facts.resource.clone(),
+        key_version: facts.key_version,
+        outcome: match facts.outcome {
+            Outcome::Succeeded => pb::Outcome::Succeeded,
+            Outcome::Denied => pb::Outcome::Denied,
+            Outcome::Failed => pb::Outcome::Failed,
+        }
+        .into(),
+        reason: facts.reason.clone(),
+        request_id: facts.request_id.clone(),
+        trace_id: facts.trace_id.clone(),
+        input_sha256: bytes(facts.input),
+        output_sha256: bytes(facts.output),
+    };
+    pb::LogEntry {
+        index: entry.index,
+        appended_at: Some(moment(entry.appended_at)),
+        event: Some(event),
+        chain_sha256: entry.chain.as_bytes().to_vec(),
+    }
 }
 
 pub(crate) fn filter(filter: Option<pb::EventFilter>) -> Result<Filter, AuditError> {
-    let filter = filter.unwrap_or_default();
-    if pb::Outcome::try_from(filter.outcome).is_err() {
-        return Err(AuditError::field(
-            "filter.outcome",
-            "must be one of the known outcomes",
-        ));
+    parse_filter(filter.unwrap_or_default()).map_err(|error| error.within("filter"))
+}
+
+fn parse_filter(filter: pb::EventFilter) -> Result<Filter, AuditError> {
+    let known = pb::Outcome::try_from(filter.outcome)
+        .map_err(|_| AuditError::field("outcome", "must be one of the known outcomes"))?;
+    let from = filter
+        .from
+        .as_ref()
+        .map(|from| timestamp("from", from))
+        .transpose()?;
+    let until = filter
+        .until
+        .as_ref()
+        .map(|until| timestamp("until", until))
+        .transpose()?;
+    if from.zip(until).is_some_and(|(from, until)| until <= from) {
+        return Err(AuditError::field("until", "must be after from"));
     }
+    let source = Some(filter.source).filter(|source| !source.is_empty());
     Ok(Filter {
-        outcome: filter.outcome,
-        from_ms: filter.from.as_ref().map(millis),
-        until_ms: filter.until.as_ref().map(millis),
         principal: filter.principal,
-        source: filter.source,
+        source: source.map(|source| source.parse()).transpose()?,
         operation: filter.operation,
         resource: filter.resource,
+        outcome: outcome(known),
         trace_id: filter.trace_id,
+        from,
+        until,
     })
 }
 
@@ -133,42 +136,29 @@ pub(crate) fn page_size(wish: i32) -> Result<usize, AuditError> {
     }
 }
 
-/// A page token names the next index and the filter that it belongs to.
-pub(crate) fn page_token(next: Option<u64>, filter: &Filter) -> String {
-    next.map_or_else(String::new, |next| format!("{next:x}.{}", mark(filter)))
-}
-
-pub(crate) fn from_page_token(token: &str, filter: &Filter) -> Result<u64, AuditError> {
+/// Where a page begins; at the beginning without a token.
+pub(crate) fn page_start(token: &str, filter: &Filter) -> Result<u64, AuditError> {
     if token.is_empty() {
-        return Ok(0);
+        Ok(0)
+    } else {
+        token.parse::<PageToken>()?.resume(filter)
     }
-    let bad = || {
-        AuditError::field(
-            "page_token",
-            "must be one that ListEvents gave for this very filter",
-        )
-    };
-    let (next, of) = token.split_once('.').ok_or_else(bad)?;
-    if of != mark(filter) {
-        return Err(bad());
+}
+
+pub(crate) fn page_token(next: Option<u64>, filter: &Filter) -> String {
+    next.map_or_else(String::new, |next| PageToken::new(next, filter).to_string())
+}
+
+pub(crate) fn report(report: Report) -> pb::VerifyLogResponse {
+    let (first_bad_index, problem) = report.bad.unzip();
+    pb::VerifyLogResponse {
+        verified: first_bad_index.is_none(),
+        entries: report.head.size,
+        chain_sha256: report.head.chain.as_bytes().to_vec(),
+        first_bad_index,
+        problem: problem.unwrap_or_default(),
+        sequence_problems: report.sequence_problems,
     }
-    u64::from_str_radix(next, 16).map_err(|_| bad())
-}
-
-fn mark(filter: &Filter) -> String {
-    let mut digest = filter.digest().to_string();
-    digest.truncate(16);
-    digest
-}
-
-pub(crate) fn digest_bytes(digest: &Digest) -> Vec<u8> {
-    digest.as_bytes().to_vec()
-}
-
-pub(crate) fn now_ms() -> u64 {
-    std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Tells watchers that the log has grown; of two appends that tell at once, the larger size stays.
@@ -185,23 +175,43 @@ pub(crate) fn own_events(
     log: Arc<Log>,
     size: Arc<watch::Sender<u64>>,
 ) -> Arc<dyn Fn(Vec<pb::Event>) -> Result<(), Failure> + Send + Sync> {
-    Arc::new(move |events| {
-        log.append(&new_events("audit", events)?, now_ms())?;
+    Arc::new(move |own| {
+        log.append(&events(Source::Audit, own)?, SystemTime::now().into())?;
         grow(&size, log.size());
         Ok(())
     })
 }
 
-fn millis(timestamp: &prost_types::Timestamp) -> u64 {
-    let seconds = u64::try_from(timestamp.seconds).unwrap_or(0);
-    seconds
-        .saturating_mul(1000)
-        .saturating_add(u64::try_from(timestamp.nanos).unwrap_or(0) / 1_000_000)
+fn outcome(outcome: pb::Outcome) -> Option<Outcome> {
+    match outcome {
+        pb::Outcome::Unspecified => None,
+        pb::Outcome::Succeeded => Some(Outcome::Succeeded),
+        pb::Outcome::Denied => Some(Outcome::Denied),
+        pb::Outcome::Failed => Some(Outcome::Failed),
+    }
 }
 
-fn timestamp(ms: u64) -> prost_types::Timestamp {
+fn digest(field: &'static str, bytes: &[u8]) -> Result<Option<Digest>, AuditError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| AuditError::field(field, "must be 32 bytes, or none"))?;
+    Ok(Some(Digest::from_bytes(bytes)))
+}
+
+fn timestamp(field: &'static str, timestamp: &prost_types::Timestamp) -> Result<Timestamp, AuditError> {
+    let nanos = u32::try_from(timestamp.nanos).ok();
+    nanos
+        .and_then(|nanos| Timestamp::new(timestamp.seconds, nanos))
+        .ok_or_else(|| AuditError::field(field, "must be within the years 1 to 9999"))
+}
+
+fn moment(timestamp: Timestamp) -> prost_types::Timestamp {
+    let nanos = i32::try_from(timestamp.nanos()).expect("less than a second of nanoseconds");
     prost_types::Timestamp {
-        seconds: (ms / 1000) as i64,
-        nanos: (ms % 1000 * 1_000_000) as i32,
+        seconds: timestamp.seconds(),
+        nanos,
     }
 }

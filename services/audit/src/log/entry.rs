@@ -1,84 +1,210 @@
 //! Entries, and how they are stored.
 //!
 //! ```text
-//! stored value: chain 32 | entry;   entry: version 1 | appended at, milliseconds since 1970, 8 BE | event
+//! stored value: chain value 32 | entry
+//! entry:        version 1 | appended at | event
+//! event:        event id 16 | source 1 | source sequence 8 | occurred at | outcome 1 | key version 4 | digests 1
+//!               | input SHA-256 32, if bit 0 of digests | output SHA-256 32, if bit 1 of digests
+//!               | principal | on behalf of | operation | resource | reason | request id | trace id
+//! moment:       seconds since 1970 8, signed | nanoseconds 4
+//! text:         length in bytes 2 | UTF-8
+//! source:       1 kms, 2 ingest, 3 inference, 4 audit;   outcome: 1 succeeded, 2 denied, 3 failed
 //! ```
-//! The event is the bytes that its source sent, to the letter; the log reads them only for its indexes.
+//! Integers are big-endian. Every entry has exactly one encoding, and every other string of bytes is refused: the bytes that
+//! are hashed are the bytes that are stored, and what is read back from them is what was hashed.
+//!
+//! `chain(i) = SHA-256(0x01 | chain(i-1) | entry i)`, `chain(-1)` being 32 zero bytes. The leading byte keeps this hash apart
+//! from those of a Merkle tree over the same entries, which start with 0x00 (leaf) and hash other things after 0x01 (two nodes
+//! of 32 bytes, which no entry can be: entries are longer).
 
-use asterism_crypto::Digest;
+use asterism_crypto::{Digest, DigestWriter};
 
+use super::event::{Event, EventId, Facts, Outcome, Source, Timestamp};
 use crate::error::AuditError;
 
 const VERSION: u8 = 1;
-/// Largest event: with chain, header and key it stays well under the limit of a record.
-pub const MAX_BODY_BYTES: usize = 3584;
-
-/// An event to append.
-#[derive(Clone, Debug)]
-pub struct NewEvent {
-    /// Given by the source: the key of deduplication.
-    pub id: [u8; 16],
-    /// What it is found by.
-    pub facts: Facts,
-    /// The event's bytes.
-    pub body: Vec<u8>,
-}
-
-/// What an event is found by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// Service that reported it.
-    pub source: String,
-    /// Its number within that source, from 1.
-    pub source_sequence: u64,
-    /// Milliseconds since 1970.
-    pub occurred_at_ms: u64,
-    /// Who asked.
-    pub principal: String,
-    /// What was asked for.
-    pub operation: String,
-    /// About what.
-    pub resource: String,
-    /// How it ended, as the number on the wire.
-    pub outcome: i32,
-    /// Of the trace.
-    pub trace_id: String,
-}
+const CHAIN_DOMAIN: u8 = 1;
+const INPUT: u8 = 1;
+const OUTPUT: u8 = 2;
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// From 0.
     pub index: u64,
-    /// Milliseconds since 1970.
-    pub appended_at_ms: u64,
+    /// By the log's own clock; never before that of an earlier entry.
+    pub appended_at: Timestamp,
     /// Chain value after this entry.
     pub chain: Digest,
-    /// The event's bytes.
-    pub body: Vec<u8>,
+    /// What the source reported.
+    pub event: Event,
 }
 
-pub(super) fn encode(appended_at_ms: u64, body: &[u8]) -> Vec<u8> {
-    [&[VERSION], appended_at_ms.to_be_bytes().as_slice(), body].concat()
+/// The chain value after `entry` (its bytes), with `before` in front of it.
+pub(super) fn chain(before: &Digest, entry: &[u8]) -> Digest {
+    let mut writer = DigestWriter::new();
+    writer.update(&[CHAIN_DOMAIN]);
+    writer.update(before.as_bytes());
+    writer.update(entry);
+    writer.finish()
 }
 
-pub(super) fn decode(index: u64, stored: &[u8]) -> Result<Entry, AuditError> {
+/// The chain value before the first entry.
+pub(super) fn chain_start() -> Digest {
+    Digest::from_bytes([0; 32])
+}
+
+/// An entry's bytes; `event` as [`encode_event`] gives it.
+pub(super) fn encode(appended_at: Timestamp, event: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(13 + event.len());
+    bytes.push(VERSION);
+    put_moment(&mut bytes, appended_at);
+    bytes.extend_from_slice(event);
+    bytes
+}
+
+pub(super) fn encode_event(event: &Event) -> Vec<u8> {
+    let facts = event.facts();
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(facts.id.as_bytes());
+    bytes.push(match facts.source {
+        Source::Kms => 1,
+        Source::Ingest => 2,
+        Source::Inference => 3,
+        Source::Audit => 4,
+    });
+    bytes.extend_from_slice(&facts.source_sequence.to_be_bytes());
+    put_moment(&mut bytes, facts.occurred_at);
+    bytes.push(match facts.outcome {
+        Outcome::Succeeded => 1,
+        Outcome::Denied => 2,
+        Outcome::Failed => 3,
+    });
+    bytes.extend_from_slice(&facts.key_version.to_be_bytes());
+    let flag = |digest: &Option<Digest>, bit| if digest.is_some() { bit } else { 0 };
+    bytes.push(flag(&facts.input, INPUT) | flag(&facts.output, OUTPUT));
+    for digest in [&facts.input, &facts.output].into_iter().flatten() {
+        bytes.extend_from_slice(digest.as_bytes());
+    }
+    for (_, text) in facts.texts() {
+        let length = u16::try_from(text.len()).expect("an event's texts are capped");
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// What a record of the store holds: the chain value and the entry's bytes.
+///
+/// # Errors
+/// [`AuditError::Damaged`] naming the entry.
+pub(super) fn split(index: u64, stored: &[u8]) -> Result<(Digest, &[u8]), AuditError> {
     let (chain, bytes) = stored
         .split_first_chunk::<32>()
-        .ok_or(AuditError::Damaged("an entry is too short"))?;
-    let (version, rest) = bytes
-        .split_first()
-        .ok_or(AuditError::Damaged("an entry is too short"))?;
-    let (at, body) = rest
-        .split_first_chunk::<8>()
-        .ok_or(AuditError::Damaged("an entry is too short"))?;
-    if *version != VERSION {
-        return Err(AuditError::Damaged("an entry has an unknown version"));
-    }
+        .ok_or_else(|| AuditError::damaged(format!("entry {index} is cut short")))?;
+    Ok((Digest::from_bytes(*chain), bytes))
+}
+
+/// Reads what the store holds.
+///
+/// # Errors
+/// [`AuditError::Damaged`] naming the entry.
+pub(super) fn decode(index: u64, stored: &[u8]) -> Result<Entry, AuditError> {
+    let (chain, bytes) = split(index, stored)?;
+    let (appended_at, event) =
+        read(bytes).ok_or_else(|| AuditError::damaged(format!("entry {index} cannot be read")))?;
     Ok(Entry {
         index,
-        appended_at_ms: u64::from_be_bytes(*at),
-        chain: Digest::from_bytes(*chain),
-        body: body.to_vec(),
+        appended_at,
+        chain,
+        event,
     })
+}
+
+fn read(bytes: &[u8]) -> Option<(Timestamp, Event)> {
+    let mut reader = Reader(bytes);
+    if reader.byte()? != VERSION {
+        return None;
+    }
+    let appended_at = reader.moment()?;
+    let id = EventId::from_bytes(reader.array()?);
+    let source = match reader.byte()? {
+        1 => Source::Kms,
+        2 => Source::Ingest,
+        3 => Source::Inference,
+        4 => Source::Audit,
+        _ => return None,
+    };
+    let source_sequence = u64::from_be_bytes(reader.array()?);
+    let occurred_at = reader.moment()?;
+    let outcome = match reader.byte()? {
+        1 => Outcome::Succeeded,
+        2 => Outcome::Denied,
+        3 => Outcome::Failed,
+        _ => return None,
+    };
+    let key_version = u32::from_be_bytes(reader.array()?);
+    let digests = reader.byte()?;
+    if digests & !(INPUT | OUTPUT) != 0 {
+        return None;
+    }
+    let facts = Facts {
+        id,
+        source,
+        source_sequence,
+        occurred_at,
+        outcome,
+        key_version,
+        input: reader.digest(digests & INPUT != 0)?,
+        output: reader.digest(digests & OUTPUT != 0)?,
+        principal: reader.text()?,
+        on_behalf_of: reader.text()?,
+        operation: reader.text()?,
+        resource: reader.text()?,
+        reason: reader.text()?,
+        request_id: reader.text()?,
+        trace_id: reader.text()?,
+    };
+    let event = Event::new(facts).ok()?;
+    reader.0.is_empty().then_some((appended_at, event))
+}
+
+fn put_moment(bytes: &mut Vec<u8>, moment: Timestamp) {
+    bytes.extend_from_slice(&moment.seconds().to_be_bytes());
+    bytes.extend_from_slice(&moment.nanos().to_be_bytes());
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn moment(&mut self) -> Option<Timestamp> {
+        let seconds = i64::from_be_bytes(self.array()?);
+        Timestamp::new(seconds, u32::from_be_bytes(self.array()?))
+    }
+
+    fn digest(&mut self, present: bool) -> Option<Option<Digest>> {
+        if present {
+            self.array().map(|bytes| Some(Digest::from_bytes(bytes)))
+        } else {
+            Some(None)
+        }
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = u16::from_be_bytes(self.array()?);
+        let (text, rest) = self.0.split_at_checked(length.into())?;
+        self.0 = rest;
+        Some(std::str::from_utf8(text).ok()?.to_owned())
+    }
 }

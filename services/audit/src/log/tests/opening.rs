@@ -1,0 +1,116 @@
+use std::{fs, sync::Arc};
+
+use asterism_store::{Batch, MemoryRecords, Records};
+
+use super::{Filled, at, event, memory, open, sled};
+use crate::{
+    error::AuditError,
+    log::{Filter, Head, Log, keys},
+};
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let Filled { dir, records, log } = Filled::new(sled, 50);
+    let (head, entries) = (log.head(), log.entries(0, 100).unwrap());
+    drop((log, records));
+    let records = sled(dir.path());
+    let log = open(&dir, &records);
+    assert_eq!(log.head(), head);
+    assert_eq!(log.entries(0, 100).unwrap(), entries);
+    assert_eq!(log.append(&[event(7), event(50)], at(2000)).unwrap(), [7, 50]);
+    assert_eq!(log.size(), 51);
+    let report = log.verify().unwrap();
+    assert_eq!((report.bad, report.sequence_problems), (None, vec![]));
+    let filter = Filter {
+        resource: "keys/3".into(),
+        ..Filter::default()
+    };
+    assert_eq!(log.find(&filter, 0, 100).unwrap().entries.len(), 10);
+}
+
+#[test]
+fn a_log_that_was_rolled_back_does_not_open() {
+    let Filled { dir, log, .. } = Filled::new(memory, 20);
+    log.note_head().unwrap();
+    let opened = |records: Arc<dyn Records>| Log::open(records, &dir.path().join("head.json")).err();
+    for shorter in [0, 1, 19] {
+        let Filled { records, .. } = Filled::new(memory, shorter);
+        assert!(
+            matches!(opened(records), Some(AuditError::RolledBack(_))),
+            "{shorter}"
+        );
+    }
+    // As long, and whole, but another.
+    let other = Filled::new(memory, 0);
+    other
+        .log
+        .append(&(1..30).map(event).collect::<Vec<_>>(), at(1))
+        .unwrap();
+    let error = opened(other.records).unwrap();
+    assert!(
+        matches!(&error, AuditError::RolledBack(text) if text.contains("entry 19")),
+        "{error}"
+    );
+    assert!(error.to_string().contains("head.json"), "tells the next step");
+    // Gone on since.
+    let Filled { records, .. } = Filled::new(memory, 25);
+    assert!(opened(records).is_none());
+    // Opening noted it.
+    let Filled { records, .. } = Filled::new(memory, 24);
+    assert!(matches!(opened(records), Some(AuditError::RolledBack(_))));
+}
+
+#[test]
+fn the_note_is_of_the_durable_head_and_never_goes_back() {
+    let Filled { dir, log, .. } = Filled::new(memory, 5);
+    let file = dir.path().join("head.json");
+    assert!(!file.exists());
+    log.note_head().unwrap();
+    let noted = || serde_json::from_slice::<Head>(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(noted(), log.head());
+    log.append(&[event(5)], at(1)).unwrap();
+    assert_eq!(noted().size, 5);
+    log.note_head().unwrap();
+    assert_eq!(noted(), log.head());
+    drop(log);
+    fs::write(&file, b"{}").unwrap();
+    let opened = Log::open(Arc::new(MemoryRecords::new()), &file);
+    assert!(matches!(opened, Err(AuditError::Damaged(_))));
+}
+
+/// What a start looks at: the head and the last entries.
+#[test]
+fn a_damaged_end_is_noticed_at_the_start() {
+    let damages: [(&str, fn(&dyn Records) -> Batch); 6] = [
+        ("entry 19 is missing", |_| Batch::new().delete(keys::entry(19))),
+        ("entry 19", |records| {
+            let mut stored = records.get(&keys::entry(19)).unwrap().unwrap();
+            stored[60] ^= 1;
+            Batch::new().put(keys::entry(19), stored)
+        }),
+        ("entry 7", |records| {
+            let other = records.get(&keys::entry(8)).unwrap().unwrap();
+            Batch::new().put(keys::entry(7), other)
+        }),
+        ("beyond", |records| {
+            let other = records.get(&keys::entry(8)).unwrap().unwrap();
+            Batch::new().put(keys::entry(20), other)
+        }),
+        ("head", |_| Batch::new().put([keys::HEAD], [1, 2, 3])),
+        ("head", |records| {
+            let mut stored = records.get(&[keys::HEAD]).unwrap().unwrap();
+            stored[20] ^= 1;
+            Batch::new().put([keys::HEAD], stored)
+        }),
+    ];
+    for (named, damage) in damages {
+        let Filled { dir, records, log } = Filled::new(memory, 20);
+        drop(log);
+        records.commit(damage(&*records)).unwrap();
+        let error = Log::open(records, &dir.path().join("head.json")).err().unwrap();
+        assert!(
+            matches!(&error, AuditError::Damaged(text) if text.contains(named)),
+            "{named}: {error}"
+        );
+    }
+}
