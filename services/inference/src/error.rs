@@ -61,7 +61,7 @@ pub enum InferenceError {
         /// `kms` or `ingest`.
         service: &'static str,
         /// Its answer.
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// The local store failed.
     #[error("store: {0}")]
@@ -85,7 +85,7 @@ impl InferenceError {
     pub(crate) fn kms(source: ClientError) -> Self {
         Self::Upstream {
             service: "kms",
-            source,
+            source: Box::new(source),
         }
     }
 
@@ -96,7 +96,7 @@ impl InferenceError {
             other if other.code() == Code::NotFound => Self::DatasetNotFound(name.to_owned()),
             source => Self::Upstream {
                 service: "ingest",
-                source,
+                source: Box::new(source),
             },
         }
     }
