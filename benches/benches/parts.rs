@@ -21,11 +21,11 @@ fn crypto(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(1024));
     let kib = vec![7; 1024];
     group.bench_function("envelope seal 1 KiB", |b| {
-        b.iter(|| envelope::seal(&key, &key_ref, &kib, b"aad").unwrap())
+        b.iter(|| envelope::seal(&key, &key_ref, &kib, b"aad").unwrap());
     });
     let sealed = envelope::seal(&key, &key_ref, &kib, b"aad").unwrap();
     group.bench_function("envelope open 1 KiB", |b| {
-        b.iter(|| envelope::open(&key, &sealed, b"aad").unwrap())
+        b.iter(|| envelope::open(&key, &sealed, b"aad").unwrap());
     });
     group.throughput(Throughput::Bytes(1 << 20));
     let mut buffer = Vec::with_capacity((1 << 20) + 16);
@@ -44,11 +44,11 @@ fn crypto(c: &mut Criterion) {
     let digest = Digest::of(b"message");
     let signature = signing.sign_digest(&digest);
     c.bench_function("ecdsa sign", |b| {
-        b.iter(|| signing.sign_digest(black_box(&digest)))
+        b.iter(|| signing.sign_digest(black_box(&digest)));
     });
     let public = signing.verifying_key();
     c.bench_function("ecdsa verify", |b| {
-        b.iter(|| public.verify_digest(black_box(&digest), &signature).unwrap())
+        b.iter(|| public.verify_digest(black_box(&digest), &signature).unwrap());
     });
 }
 

