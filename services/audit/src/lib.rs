@@ -21,9 +21,11 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use asterism_chassis::{
-    Foundation, StartError, foundation::open_records, identity::Authority, outbox::Sink, server::Running,
+    Foundation, StartError, config::Common, foundation::open_records, identity::Authority, outbox::Sink,
+    server::Running,
 };
 use asterism_proto::audit::audit_service_server::AuditServiceServer;
+use asterism_store::Records;
 use tokio::{net::TcpListener, sync::watch};
 
 pub use config::Config;
@@ -40,9 +42,14 @@ const NOTE_HEAD: Duration = Duration::from_secs(1);
 /// When the store or the listener cannot be used, or the log was rolled back; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
     let common = &config.common;
-    let records = open_records(common)?;
-    let authority = Arc::new(Authority::load_or_create(&common.credentials_dir)?);
-    let log = Arc::new(Log::open(records.clone(), &common.data_dir.join("head.json"))?);
+    // Off the runtime's threads: a store that a predecessor is still letting go of is waited for.
+    let settings = common.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&settings)).await;
+    let Opened {
+        records,
+        authority,
+        log,
+    } = opened.map_err(|error| StartError::Other(error.to_string()))??;
     let (size, _) = watch::channel(log.size());
     let size = Arc::new(size);
     let own = wire::own_events(log.clone(), size.clone());
@@ -61,6 +68,24 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         }
     });
     Ok(server.spawn(listener)?)
+}
+
+/// What the service keeps on the disk.
+struct Opened {
+    records: Arc<dyn Records>,
+    authority: Arc<Authority>,
+    log: Arc<Log>,
+}
+
+fn open(common: &Common) -> Result<Opened, StartError> {
+    let records = open_records(common)?;
+    let authority = Authority::load_or_create(&common.credentials_dir)?;
+    let log = Log::open(records.clone(), &common.data_dir.join("head.json"))?;
+    Ok(Opened {
+        records,
+        authority: Arc::new(authority),
+        log: Arc::new(log),
+    })
 }
 
 /// The whole process.

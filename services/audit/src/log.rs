@@ -109,9 +109,14 @@ impl Log {
     /// # Errors
     /// [`AuditError::Damaged`], also for one that is missing.
     pub fn entries(&self, from: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
-        let size = self.open_size()?;
         // What lies beyond may be on its way to the disk, and never arrive.
-        let limit = usize::try_from(size.saturating_sub(from))
+        let size = self.open_size()?;
+        self.range(from, size, limit)
+    }
+
+    /// Entries from `from` on and below `until`, which are durable, at most `limit`.
+    fn range(&self, from: u64, until: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
+        let limit = usize::try_from(until.saturating_sub(from))
             .unwrap_or(usize::MAX)
             .min(limit);
         let stored = self.records.scan(&keys::entry(from), &[keys::ENTRY], limit)?;

@@ -27,7 +27,7 @@ pub(super) type Sequences = [u64; Source::ALL.len()];
 
 pub(super) struct State {
     /// What the next append builds on.
-    head: Head,
+    submitted: Head,
     pub(super) durable: Head,
     sequences: Sequences,
     appended_at: Timestamp,
@@ -57,7 +57,7 @@ impl State {
             None => Timestamp::from(std::time::UNIX_EPOCH),
         };
         Ok(Self {
-            head,
+            submitted: head,
             durable: head,
             sequences: stored_sequences(records)?,
             appended_at,
@@ -69,7 +69,7 @@ impl State {
 
     /// How far the log will reach when all that is under way has arrived.
     pub(super) fn submitted(&self) -> u64 {
-        self.head.size
+        self.submitted.size
     }
 
     pub(super) fn check_reads(&self) -> Result<(), AuditError> {
@@ -149,7 +149,7 @@ impl Log {
                 return Ok(indexes);
             };
             let ticket = self.records.submit(batch);
-            state.head = head;
+            state.submitted = head;
             state.sequences = sequences;
             state.appended_at = appended_at;
             state.under_way.extend(&ids);
@@ -169,7 +169,7 @@ impl Log {
     ) -> Result<(Vec<u64>, Option<Group>), AuditError> {
         // Clocks go back; the log does not.
         let appended_at = now.max(state.appended_at);
-        let mut head = state.head;
+        let mut head = state.submitted;
         let mut sequences = state.sequences;
         let mut batch = Batch::new();
         let mut new: HashMap<EventId, (u64, &Event)> = HashMap::new();
@@ -206,9 +206,9 @@ impl Log {
         if new.is_empty() {
             return Ok((indexes, None));
         }
-        batch = match state.head.size {
+        batch = match state.submitted.size {
             0 => batch.expect_absent([keys::HEAD]),
-            _ => batch.expect_value([keys::HEAD], state.head.to_bytes()),
+            _ => batch.expect_value([keys::HEAD], state.submitted.to_bytes()),
         };
         for (source, last) in Source::ALL
             .into_iter()
@@ -273,7 +273,7 @@ impl Log {
             );
             return Err(AuditError::Damaged(text));
         }
-        state.head = stored;
+        state.submitted = stored;
         state.sequences = stored_sequences(&*self.records)?;
         Ok(())
     }

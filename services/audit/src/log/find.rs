@@ -215,7 +215,7 @@ impl Log {
                 Ok((entries?, reach))
             }
             None => {
-                let entries = self.entries(from, STRIDE)?;
+                let entries = self.range(from, size, STRIDE)?;
                 let reach = from + entries.len() as u64;
                 Ok((entries, reach))
             }

@@ -26,7 +26,8 @@ fn memory(_: &Path) -> Arc<dyn Records> {
     Arc::new(MemoryRecords::new())
 }
 
-const BACKENDS: [fn(&Path) -> Arc<dyn Records>; 2] = [memory, sled];
+type Backend = fn(&Path) -> Arc<dyn Records>;
+const BACKENDS: [Backend; 2] = [memory, sled];
 
 /// A log of `count` events, and what it is made of.
 struct Filled {
@@ -36,7 +37,7 @@ struct Filled {
 }
 
 impl Filled {
-    fn new(backend: fn(&Path) -> Arc<dyn Records>, count: u64) -> Self {
+    fn new(backend: Backend, count: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let records = backend(dir.path());
         let log = open(&dir, &records);

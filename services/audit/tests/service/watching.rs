@@ -90,13 +90,22 @@ async fn a_bad_filter_is_refused_and_a_shutdown_ends_the_watch_with_a_status() {
 async fn a_slow_watcher_is_in_nobodys_way() {
     let world = World::start().await;
     let kms = world.kms();
-    let auditor = world.auditor();
     let mut idle = vec![];
-    // More than there are places for work.
+    // More than there are places for work, each on a connection of its own: on a shared one they would use up its window.
     for _ in 0..40 {
-        idle.push(auditor.watch(EventFilter::default(), Some(0)).await.unwrap());
+        idle.push(
+            world
+                .auditor()
+                .watch(EventFilter::default(), Some(0))
+                .await
+                .unwrap(),
+        );
     }
-    let mut awake = auditor.watch(EventFilter::default(), Some(0)).await.unwrap();
+    let mut awake = world
+        .auditor()
+        .watch(EventFilter::default(), Some(0))
+        .await
+        .unwrap();
     for start in (0..5000).step_by(1000) {
         tokio::time::timeout(PATIENCE, kms.append((start..start + 1000).map(event).collect()))
             .await

@@ -78,10 +78,12 @@ fn the_note_is_of_the_durable_head_and_never_goes_back() {
     assert!(matches!(opened, Err(AuditError::Damaged(_))));
 }
 
+type Damage = fn(&dyn Records) -> Batch;
+
 /// What a start looks at: the head and the last entries.
 #[test]
 fn a_damaged_end_is_noticed_at_the_start() {
-    let damages: [(&str, fn(&dyn Records) -> Batch); 6] = [
+    let damages: [(&str, Damage); 6] = [
         ("entry 19 is missing", |_| Batch::new().delete(keys::entry(19))),
         ("entry 19", |records| {
             let mut stored = records.get(&keys::entry(19)).unwrap().unwrap();

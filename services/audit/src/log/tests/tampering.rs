@@ -131,7 +131,12 @@ fn an_entry_that_was_dropped_and_the_rest_moved_up() {
         .records
         .commit(moved.delete(keys::entry(SIZE - 1)))
         .unwrap();
-    assert_found(filled, 17);
+    assert_eq!(filled.log.verify().unwrap().bad.unwrap().0, 17);
+    // A start sees that the end is missing, and looks no further.
+    let Filled { dir, records, log } = filled;
+    drop(log);
+    let opened = Log::open(records, &dir.path().join("head.json"));
+    assert!(matches!(opened, Err(AuditError::Damaged(_))));
 }
 
 /// The forger knows the format, and writes entry, chain, ids, indexes and head anew from there on.
