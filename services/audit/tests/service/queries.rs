@@ -5,6 +5,9 @@ use crate::support::{World, event, wrong_field};
 
 const SIZE: u64 = 60;
 
+/// Whether an event, with its number, is to be found.
+type Wanted = fn(&Event, u64) -> bool;
+
 #[tokio::test]
 async fn filters_combine_and_pages_join() {
     let world = World::start().await;
@@ -15,7 +18,7 @@ async fn filters_combine_and_pages_join() {
         source: "kms".into(),
         ..Default::default()
     };
-    let cases: [(EventFilter, fn(&Event, u64) -> bool); 8] = [
+    let cases: [(EventFilter, Wanted); 8] = [
         (all.clone(), |_, _| true),
         (
             EventFilter {
