@@ -93,7 +93,7 @@ impl SledRecords {
             .map_err(from_sled)?;
         let file = File::options().read(true).write(true).open(sled_dir.join("db"))?;
         file.sync_all()?;
-        if !reserve.exists() && free_bytes(path)? > 4 * options.min_free_bytes {
+        if !reserve.exists() && free_bytes(path)? > options.min_free_bytes.saturating_mul(4) {
             std::fs::write(&reserve, vec![0; RESERVE_BYTES])?;
         }
         let (queue, queued) = mpsc::sync_channel(QUEUE);
