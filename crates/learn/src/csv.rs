@@ -6,7 +6,9 @@
 
 mod cell;
 mod error;
+mod row;
 mod scan;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -15,10 +17,14 @@ use std::collections::HashMap;
 use memchr::memchr;
 
 pub(crate) use self::cell::{Short, hash};
-use self::scan::{BLOCK, Marks, marks};
 pub use self::{
     cell::{is_missing, number},
     error::CsvError,
+    row::Row,
+};
+use self::{
+    row::BESIDE,
+    split::{Mode, Split},
 };
 
 /// What is refused before it is held in memory.
@@ -60,71 +66,8 @@ pub trait RowSink {
     fn row(&mut self, row: &Row<'_>) -> Result<(), CsvError>;
 }
 
-/// One row of cells, unquoted, each valid UTF-8.
-#[derive(Debug)]
-pub struct Row<'a> {
-    /// The row, and whatever follows it in memory.
-    line: &'a [u8],
-    unquoted: &'a [u8],
-    cells: &'a [Cell],
-    number: u64,
-}
-
-/// Where a cell lies: in the line itself or, when it had to be unquoted, beside it.
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    start: u32,
-    end: u32,
-}
-
-/// Marks in `Cell::start` that the cell lies beside the line.
-const BESIDE: u32 = 1 << 31;
 /// Offsets in a row must stay below [`BESIDE`].
 const MOST_ROW_BYTES: usize = BESIDE as usize - 16;
-
-impl<'a> Row<'a> {
-    /// Cell `index`, from 0.
-    pub fn cell(&self, index: usize) -> Option<&'a [u8]> {
-        self.cells.get(index).map(|cell| self.text(*cell))
-    }
-
-    /// All cells, in order.
-    pub fn cells(&self) -> impl Iterator<Item = &'a [u8]> + '_ {
-        self.cells.iter().map(|cell| self.text(*cell))
-    }
-
-    /// Cell `index` as two words, where it is short and was not unquoted.
-    #[inline]
-    pub(crate) fn short(&self, index: usize) -> Option<Short> {
-        let cell = self.cells.get(index)?;
-        // An offset beside the line is far outside of it.
-        Short::within(self.line, cell.start as usize, cell.end as usize)
-    }
-
-    /// Number of cells.
-    pub fn len(&self) -> usize {
-        self.cells.len()
-    }
-
-    /// Whether there are none; never so.
-    pub fn is_empty(&self) -> bool {
-        self.cells.is_empty()
-    }
-
-    /// Data row, from 1.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    #[inline]
-    fn text(&self, cell: Cell) -> &'a [u8] {
-        if cell.start & BESIDE == 0 {
-            &self.line[cell.start as usize..cell.end as usize]
-        } else {
-            &self.unquoted[(cell.start & !BESIDE) as usize..cell.end as usize]
-        }
-    }
-}
 
 /// Reads a CSV that comes in pieces of any size.
 #[derive(Debug)]
@@ -347,12 +290,7 @@ impl CsvReader {
             return Err(CsvError::NulByte { row: number });
         }
         let split = &self.split;
-        let row = Row {
-            line,
-            unquoted: &split.unquoted,
-            cells: &split.cells,
-            number,
-        };
+        let row = split.row(bytes, number);
         match self.columns {
             None => {
                 let names = column_names(&row, split.found(), &self.limits)?;
@@ -420,237 +358,4 @@ fn column_names(row: &Row<'_>, found: usize, limits: &CsvLimits) -> Result<Vec<S
         names.push(name);
     }
     Ok(names)
-}
-
-/// Where in the row the splitting stands.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// At the first byte of a cell.
-    #[default]
-    Start,
-    /// In a cell without quotes.
-    Plain,
-    /// Between quotes.
-    Quoted,
-    /// Behind a quote between quotes: the closing one, or the first of two.
-    Quote,
-    /// Behind the closing quote.
-    Closed,
-}
-
-/// Splits one row; may stop at any byte and go on when there are more. Offsets count from the row's first byte.
-#[derive(Debug, Default)]
-struct Split {
-    mode: Mode,
-    /// Next byte to look at.
-    at: usize,
-    /// First byte of the cell.
-    start: usize,
-    /// Where the part of a quoted cell begins that is not in `unquoted` yet.
-    part: usize,
-    /// Where the cell begins in `unquoted`, once it must be copied.
-    copied: Option<usize>,
-    cells: Vec<Cell>,
-    unquoted: Vec<u8>,
-    /// Cells beyond those that a row may have: they are counted only.
-    beyond: usize,
-}
-
-impl Split {
-    fn reset(&mut self) {
-        self.mode = Mode::Start;
-        self.at = 0;
-        self.cells.clear();
-        self.unquoted.clear();
-        self.start = 0;
-        self.copied = None;
-        self.beyond = 0;
-    }
-
-    /// Goes on to the end of the row, or of `bytes`; gives the row's length with its line break.
-    fn advance(&mut self, bytes: &[u8], most: usize) -> Option<usize> {
-        while self.at < bytes.len() {
-            match self.mode {
-                Mode::Start if bytes[self.at] == b'"' => {
-                    self.mode = Mode::Quoted;
-                    self.at += 1;
-                    self.part = self.at;
-                }
-                Mode::Start | Mode::Plain => {
-                    if let Some(length) = self.plain(bytes, most) {
-                        return Some(length);
-                    }
-                }
-                Mode::Quoted => {
-                    self.at = memchr(b'"', &bytes[self.at..]).map_or(bytes.len(), |quote| {
-                        self.mode = Mode::Quote;
-                        self.at + quote + 1
-                    });
-                }
-                Mode::Quote if bytes[self.at] == b'"' => {
-                    // The first of the two stands for both.
-                    self.copy(bytes, self.at);
-                    self.at += 1;
-                    self.part = self.at;
-                    self.mode = Mode::Quoted;
-                }
-                Mode::Quote => self.mode = Mode::Closed,
-                Mode::Closed => {
-                    let rest = &bytes[self.at..];
-                    self.at += rest
-                        .iter()
-                        .position(|byte| matches!(byte, b',' | b'\n'))
-                        .unwrap_or(rest.len());
-                    let Some(delimiter) = bytes.get(self.at) else {
-                        continue;
-                    };
-                    self.close(bytes, most);
-                    self.next(self.at + 1);
-                    if *delimiter == b'\n' {
-                        return Some(self.at);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Reads cells without quotes, up to a cell with them, the end of the row, or the end of `bytes`.
-    fn plain(&mut self, bytes: &[u8], most: usize) -> Option<usize> {
-        loop {
-            let (marks, next) = match bytes[self.at..].first_chunk::<BLOCK>() {
-                Some(block) => (marks(block), self.at + BLOCK),
-                None => (last_marks(&bytes[self.at..]), bytes.len()),
-            };
-            // A quote right behind the block is seen to as well.
-            let quotes = marks.has_quote || bytes.get(next) == Some(&b'"');
-            let mut delimiters = marks.delimiters;
-            while delimiters != 0 {
-                let end = self.at + delimiters.trailing_zeros() as usize;
-                delimiters &= delimiters - 1;
-                let is_last = bytes[end] == b'\n';
-                let returned = is_last && end > self.start && bytes[end - 1] == b'\r';
-                self.push(
-                    Cell {
-                        start: self.start as u32,
-                        end: (end - usize::from(returned)) as u32,
-                    },
-                    most,
-                );
-                self.start = end + 1;
-                if is_last {
-                    self.next(end + 1);
-                    return Some(end + 1);
-                }
-                if quotes && bytes.get(end + 1) == Some(&b'"') {
-                    self.next(end + 1);
-                    return None;
-                }
-            }
-            self.at = next;
-            if next == bytes.len() {
-                self.mode = if next > self.start {
-                    Mode::Plain
-                } else {
-                    Mode::Start
-                };
-                return None;
-            }
-        }
-    }
-
-    /// Stands at the first byte of a cell.
-    fn next(&mut self, start: usize) {
-        self.at = start;
-        self.start = start;
-        self.mode = Mode::Start;
-    }
-
-    /// Copies the part of a quoted cell that ends at `end`.
-    fn copy(&mut self, bytes: &[u8], end: usize) {
-        self.copied.get_or_insert(self.unquoted.len());
-        self.unquoted.extend_from_slice(&bytes[self.part..end]);
-    }
-
-    /// Ends a quoted cell whose delimiter is at `at`.
-    fn close(&mut self, bytes: &[u8], most: usize) {
-        let mut end = self.at;
-        if bytes[self.at] == b'\n' && bytes[end - 1] == b'\r' {
-            end -= 1;
-        }
-        // The closing quote is the last byte before `end`, or what follows it belongs to the cell.
-        let inner = &bytes[self.part..end];
-        let quote = self.part + memchr(b'"', inner).unwrap_or(inner.len());
-        if self.copied.is_none() && quote + 1 == end {
-            self.push(
-                Cell {
-                    start: self.part as u32,
-                    end: quote as u32,
-                },
-                most,
-            );
-        } else {
-            self.copy(bytes, quote);
-            self.unquoted.extend_from_slice(&bytes[quote + 1..end]);
-            let start = self.copied.take().unwrap_or_default() as u32;
-            let cell = Cell {
-                start: start | BESIDE,
-                end: self.unquoted.len() as u32,
-            };
-            self.push(cell, most);
-        }
-        self.copied = None;
-    }
-
-    #[inline]
-    fn push(&mut self, cell: Cell, most: usize) {
-        if self.cells.len() < most {
-            self.cells.push(cell);
-        } else {
-            self.beyond += 1;
-        }
-    }
-
-    /// Cells of the row so far.
-    fn found(&self) -> usize {
-        self.cells.len() + self.beyond
-    }
-
-    /// Column, from 1, of the first cell that is longer than `limit`, if any of the row's first `length` bytes is in one.
-    fn too_long(&self, length: usize, limit: usize) -> Option<usize> {
-        if length <= limit {
-            return None;
-        }
-        let long = |cell: &Cell| (cell.end - (cell.start & !BESIDE)) as usize > limit;
-        if let Some(index) = self.cells.iter().position(long) {
-            return Some(index + 1);
-        }
-        // Of what was read of the next cell, a closing quote and a carriage return may not belong to it.
-        let open = match self.mode {
-            Mode::Start | Mode::Plain => self.at - self.start,
-            _ => self.at - self.part + self.copied.map_or(0, |from| self.unquoted.len() - from),
-        };
-        (open > limit.saturating_add(2)).then(|| self.found() + 1)
-    }
-
-    /// Column, from 1, of the first cell that is not UTF-8.
-    fn invalid_column(&self, line: &[u8]) -> usize {
-        let row = Row {
-            line,
-            unquoted: &self.unquoted,
-            cells: &self.cells,
-            number: 0,
-        };
-        row.cells()
-            .position(|cell| str::from_utf8(cell).is_err())
-            .map_or(self.found(), |index| index + 1)
-    }
-}
-
-/// As [`marks`], for less than a block.
-#[cold]
-fn last_marks(bytes: &[u8]) -> Marks {
-    let mut block = [0; BLOCK];
-    block[..bytes.len()].copy_from_slice(bytes);
-    marks(&block)
 }

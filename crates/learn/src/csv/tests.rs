@@ -2,7 +2,10 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    scan::{BLOCK, Marks, marks},
+    *,
+};
 
 /// Keeps what it is given.
 #[derive(Debug, Default, PartialEq)]
