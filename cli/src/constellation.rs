@@ -88,7 +88,6 @@ impl Constellation {
         };
         let audit = asterism_audit::Config {
             common: common("audit", &audit_at)?,
-            ..Default::default()
         };
         let (kms, ingest, inference, audit) = tokio::join!(
             asterism_kms::start(kms, kms_at),

@@ -151,7 +151,7 @@ impl Demo {
                     "catch one flipped byte",
                     catch_damage_in_a_copy(services, &dataset),
                 )
-                .await?
+                .await?;
             }
         }
         let model = self.train(services, &dataset, seed).await?;

@@ -37,7 +37,6 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
             ..LogConfig::default()
         },
         otlp_endpoint: args.otlp_endpoint.clone(),
-        ..TelemetryConfig::default()
     };
     let guard = telemetry::init("asterism", &config).map_err(|error| CliError::Other(error.to_string()))?;
     let options = Options {
