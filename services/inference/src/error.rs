@@ -107,6 +107,7 @@ impl Classify for InferenceError {
         match self {
             Self::Field { .. } => ErrorClass::Invalid,
             Self::Table(_) => ErrorClass::Exhausted,
+            Self::Csv(CsvError::OutOfRoom { .. }) => ErrorClass::Exhausted,
             Self::Csv(_) => ErrorClass::Precondition,
             Self::Learn(error) => match error {
                 LearnError::Cancelled => ErrorClass::Cancelled,
@@ -143,6 +144,7 @@ impl Classify for InferenceError {
             Self::DatasetChanged => "DATASET_CHANGED",
             Self::Learn(error) => learn_reason(error),
             Self::Table(_) => "DATASET_TOO_LARGE",
+            Self::Csv(CsvError::OutOfRoom { .. }) => "DATASET_TOO_LARGE",
             Self::Csv(_) => "DATASET_UNREADABLE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::Cancelled => "CANCELLED",
