@@ -23,6 +23,7 @@ pub mod error;
 pub mod foundation;
 pub mod identity;
 pub mod outbox;
+pub mod paging;
 pub mod policy;
 pub mod server;
 pub mod telemetry;

@@ -1,6 +1,6 @@
 //! The dataset manifest: what ingest signs and everybody can verify.
 
-use asterism_crypto::{Context, Digest, DigestWriter};
+use asterism_crypto::{Context, Digest, DigestWriter, signed::base64_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ClientError;
@@ -142,21 +142,6 @@ pub fn chunk_table_digest(table: &[Digest]) -> Digest {
         writer.update(digest.as_bytes());
     }
     writer.finish()
-}
-
-mod base64_bytes {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD
-            .decode(String::deserialize(deserializer)?)
-            .map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]

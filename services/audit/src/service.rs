@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use asterism_chassis::{
     call::{Emitter, Gate, ReplyStream},
     error::{ErrorClass, Failure},
+    paging::page_size,
 };
 use asterism_proto::audit::{self as pb, audit_service_server::AuditService};
 use tokio::sync::watch;
@@ -73,7 +74,7 @@ impl AuditService for Adapter {
         self.gate
             .blocking("audit.ListEvents", request, move |_, message, trail| {
                 trail.silent();
-                let limit = wire::page_size(message.page_size)?;
+                let limit = page_size(message.page_size)?;
                 let filter = wire::filter(message.filter)?;
                 let from = wire::page_start(&message.page_token, &filter)?;
                 let page = log.find(&filter, from, limit)?;

@@ -12,9 +12,6 @@ use crate::{
     log::{Entry, Event, Facts, Filter, Log, MAX_APPEND, Outcome, PageToken, Report, Source, Timestamp},
 };
 
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: i32 = 1000;
-
 /// The source that a principal speaks for: a service for itself.
 pub(crate) fn source(principal: &PrincipalId) -> Result<Source, AuditError> {
     let name = principal.as_str().strip_prefix("service/").unwrap_or_default();
@@ -126,14 +123,6 @@ fn parse_filter(filter: pb::EventFilter) -> Result<Filter, AuditError> {
         from,
         until,
     })
-}
-
-pub(crate) fn page_size(wish: i32) -> Result<usize, AuditError> {
-    match wish {
-        0 => Ok(DEFAULT_PAGE),
-        1..=MAX_PAGE => Ok(wish as usize),
-        _ => Err(AuditError::field("page_size", "must be 1 to 1000, or 0 for 100")),
-    }
 }
 
 /// Where a page begins; at the beginning without a token.

@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use asterism_chassis::{
     call::{Caller, Emitter, Gate, ReplyStream, Trail},
     error::Failure,
+    paging::page_size,
 };
 use asterism_crypto::Digest;
 use asterism_proto::inference::{self as pb, inference_service_server::InferenceService};
@@ -179,7 +180,7 @@ async fn list(
     caller: &Caller,
     message: &pb::ListModelsRequest,
 ) -> Result<pb::ListModelsResponse, Failure> {
-    let limit = wire::page_size(message.page_size)?;
+    let limit = page_size(message.page_size)?;
     let after = wire::page_token(&message.page_token)?;
     let (ids, next) = flow.owned(caller, after, limit)?;
     let models = futures::stream::iter(ids)

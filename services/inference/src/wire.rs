@@ -19,8 +19,6 @@ const MAX_NAME_BYTES: usize = 128;
 const MAX_REQUEST_ID_BYTES: usize = 64;
 const MAX_FEATURES: usize = 16_384;
 const MAX_HYPERPARAMETERS: usize = 32;
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: i32 = 1000;
 
 /// A validated training, and the key under which it is remembered, if any.
 pub(crate) fn order(
@@ -115,17 +113,6 @@ pub(crate) fn rows(rows: Vec<pb::FeatureRow>) -> Result<Vec<Vec<f64>>, Inference
         ));
     }
     Ok(rows.into_iter().map(|row| row.values).collect())
-}
-
-pub(crate) fn page_size(wish: i32) -> Result<usize, InferenceError> {
-    match wish {
-        0 => Ok(DEFAULT_PAGE),
-        1..=MAX_PAGE => Ok(wish as usize),
-        _ => Err(InferenceError::field(
-            "page_size",
-            "must be 1 to 1000, or 0 for 100",
-        )),
-    }
 }
 
 /// A page token is the last id of the page before.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use asterism_chassis::{
     call::{Caller, Gate, Trail},
     error::Failure,
+    paging::page_size,
 };
 use asterism_crypto::crc32c;
 use asterism_proto::kms::{self as pb, key_management_service_server::KeyManagementService};
@@ -108,7 +109,7 @@ impl KeyManagementService for Adapter {
         self.gate
             .blocking("kms.ListKeys", request, move |caller, message, trail| {
                 trail.silent();
-                let limit = wire::page_size(message.page_size)?;
+                let limit = page_size(message.page_size)?;
                 let mut after = wire::page_token(&message.page_token)?;
                 let mut keys = Vec::new();
                 // Keys of others are passed over, not shown.

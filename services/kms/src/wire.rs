@@ -12,8 +12,6 @@ use crate::{
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 63;
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: i32 = 1000;
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
 pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError> {
@@ -55,14 +53,6 @@ pub(crate) fn request_id(id: &str) -> Result<&str, KmsError> {
             "request_id",
             "must be at most 64 visible ASCII characters",
         ))
-    }
-}
-
-pub(crate) fn page_size(wish: i32) -> Result<usize, KmsError> {
-    match wish {
-        0 => Ok(DEFAULT_PAGE),
-        1..=MAX_PAGE => Ok(wish as usize),
-        _ => Err(KmsError::field("page_size", "must be 1 to 1000, or 0 for 100")),
     }
 }
 
