@@ -51,6 +51,7 @@ async fn upload(mib: u64, output: Output) -> Result<(), CliError> {
     let source = UploadSource {
         display_name: "bench",
         request_id: "bench-upload",
+        with_sha256: false,
         reader: &mut csv,
     };
     let begun = Instant::now();
@@ -201,53 +202,44 @@ fn peak_rss_mib() -> Result<f64, CliError> {
         .ok_or_else(|| CliError::Other("the kernel does not tell VmHWM".into()))
 }
 
-/// A numeric table of about the wished size, made as it is read.
+/// A numeric table of about the wished size: a block of random rows, made beforehand so that making it is not measured,
+/// given again and again.
 struct SyntheticCsv {
-    left: u64,
-    state: u64,
-    pending: Vec<u8>,
+    header: Vec<u8>,
+    rows: Vec<u8>,
+    left: usize,
+    /// Bytes of the block that were given since its last start.
     taken: usize,
 }
 
 impl SyntheticCsv {
     const COLUMNS: usize = 10;
+    /// Bytes of a cell with what ends it.
+    const CELL: usize = 8;
+    const ROWS: usize = 100_000;
 
     fn new(size: u64) -> Self {
-        let header: Vec<String> = (0..Self::COLUMNS).map(|column| format!("c{column}")).collect();
-        let pending = format!("{}\n", header.join(",")).into_bytes();
-        Self {
-            left: size.saturating_sub(pending.len() as u64),
-            state: 0x9E37_79B9_7F4A_7C15,
-            pending,
-            taken: 0,
-        }
-    }
-
-    /// The next rows, at least one.
-    fn refill(&mut self) {
-        self.pending.clear();
-        self.taken = 0;
-        while self.left > 0 && self.pending.len() < 256 << 10 {
-            let before = self.pending.len();
-            for column in 0..Self::COLUMNS {
+        let names: Vec<String> = (0..Self::COLUMNS).map(|column| format!("c{column}")).collect();
+        let row = Self::CELL * Self::COLUMNS;
+        let mut rows = Vec::with_capacity(Self::ROWS * row);
+        let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+        for _ in 0..Self::ROWS {
+            for column in 1..=Self::COLUMNS {
                 // xorshift64 (Marsaglia 2003): quick, and far from repeating.
-                self.state ^= self.state << 13;
-                self.state ^= self.state >> 7;
-                self.state ^= self.state << 17;
-                let digits = self.state % 1_000_000;
-                let cell = [b'0' + (digits / 100_000) as u8, b'.'];
-                self.pending.extend_from_slice(&cell);
-                let mut rest = digits % 100_000;
-                let mut decimals = [b'0'; 5];
-                for place in decimals.iter_mut().rev() {
-                    *place = b'0' + (rest % 10) as u8;
-                    rest /= 10;
-                }
-                self.pending.extend_from_slice(&decimals);
-                self.pending
-                    .push(if column + 1 == Self::COLUMNS { b'\n' } else { b',' });
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let end = if column == Self::COLUMNS { '\n' } else { ',' };
+                rows.extend_from_slice(
+                    format!("{}.{:05}{end}", state % 10, (state >> 8) % 100_000).as_bytes(),
+                );
             }
-            self.left = self.left.saturating_sub((self.pending.len() - before) as u64);
+        }
+        Self {
+            header: format!("{}\n", names.join(",")).into_bytes(),
+            left: usize::try_from(size).unwrap_or(usize::MAX).div_ceil(row) * row,
+            rows,
+            taken: 0,
         }
     }
 }
@@ -258,12 +250,21 @@ impl AsyncRead for SyntheticCsv {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.taken == self.pending.len() {
-            self.refill();
+        if !self.header.is_empty() {
+            let header = std::mem::take(&mut self.header);
+            buffer.put_slice(&header);
+            return Poll::Ready(Ok(()));
         }
-        let count = buffer.remaining().min(self.pending.len() - self.taken);
-        buffer.put_slice(&self.pending[self.taken..self.taken + count]);
+        if self.taken == self.rows.len() {
+            self.taken = 0;
+        }
+        let count = buffer
+            .remaining()
+            .min(self.rows.len() - self.taken)
+            .min(self.left);
+        buffer.put_slice(&self.rows[self.taken..self.taken + count]);
         self.taken += count;
+        self.left -= count;
         Poll::Ready(Ok(()))
     }
 }

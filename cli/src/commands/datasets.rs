@@ -103,6 +103,7 @@ pub async fn upload(
     let source = UploadSource {
         display_name: &display_name,
         request_id: &request_id,
+        with_sha256: false,
         reader: &mut *reader,
     };
     let dataset = services

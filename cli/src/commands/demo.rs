@@ -302,6 +302,7 @@ async fn upload(services: &Services, name: &str) -> Result<Dataset, ClientError>
     let source = UploadSource {
         display_name: name,
         request_id: &request_id,
+        with_sha256: false,
         reader: &mut bytes,
     };
     services.ingest.upload(source, |_| {}).await

@@ -69,7 +69,6 @@ impl<'m> DatasetReader<'m> {
         bytes: &[u8],
         sink: &mut dyn FnMut(&SecretBytes) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
-        self.digest.update(bytes);
         self.pending.extend_from_slice(bytes);
         if self.opener.is_none() {
             if self.pending.len() < stream::HEADER_BYTES {
@@ -80,6 +79,7 @@ impl<'m> DatasetReader<'m> {
                 StreamOpener::new(&self.data_key, &header, &self.manifest.context()).map_err(|_| {
                     ClientError::Verification("the blob's header does not fit its data key".into())
                 })?;
+            self.note(&header);
             self.opener = Some(opener);
         }
         loop {
@@ -96,12 +96,17 @@ impl<'m> DatasetReader<'m> {
                 return Ok(());
             }
             let plaintext = self.open_chunk(want)?;
-            self.mac.update(plaintext.expose());
             sink(&plaintext)?;
         }
     }
 
-    /// Checks that nothing is missing, the blob's digest, and the HMAC of the plaintext.
+    /// Header and chunk digests are what digest and HMAC are made of.
+    fn note(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.mac.update(bytes);
+    }
+
+    /// Checks that nothing is missing, the blob's digest, and its HMAC.
     ///
     /// # Errors
     /// [`ClientError::Verification`] naming what does not fit.
@@ -117,9 +122,9 @@ impl<'m> DatasetReader<'m> {
                 "the blob's SHA-256 is not the one that was signed".into(),
             ));
         }
-        if self.mac.finish().as_bytes() != self.manifest.plaintext_hmac.as_bytes() {
+        if !self.mac.finish().fits(self.manifest.hmac.as_bytes()) {
             return Err(ClientError::Verification(
-                "the plaintext's HMAC is not the one that was signed".into(),
+                "the blob's HMAC is not the one that was signed".into(),
             ));
         }
         Ok(())
@@ -145,9 +150,11 @@ impl<'m> DatasetReader<'m> {
         let damaged = || ClientError::Verification(format!("chunk {index} is damaged"));
         let ciphertext: Vec<u8> = self.pending.drain(..bytes).collect();
         let expected = usize::try_from(index).ok().and_then(|i| self.table.get(i));
-        if expected != Some(&Digest::of(&ciphertext)) {
+        let digest = Digest::of(&ciphertext);
+        if expected != Some(&digest) {
             return Err(damaged());
         }
+        self.note(digest.as_bytes());
         let opener = self.opener.as_ref().ok_or_else(damaged)?;
         let plaintext = opener
             .open_chunk(index, last, &ciphertext)

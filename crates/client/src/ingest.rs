@@ -26,6 +26,8 @@ pub struct UploadSource<'a> {
     pub display_name: &'a str,
     /// Repeating an upload with the same id never makes a second dataset.
     pub request_id: &'a str,
+    /// Compare the SHA-256 of everything at the end. Each chunk carries a CRC32C in any case.
+    pub with_sha256: bool,
     /// The bytes, read once.
     pub reader: &'a mut (dyn AsyncRead + Send + Unpin),
 }
@@ -79,7 +81,9 @@ impl Ingest {
         source: UploadSource<'_>,
         mut progress: impl FnMut(UploadProgress),
     ) -> Result<pb::Dataset, ClientError> {
-        let begun = self.begin_upload(source.display_name, source.request_id).await?;
+        let begun = self
+            .begin_upload(source.display_name, source.request_id, source.with_sha256)
+            .await?;
         if !begun.dataset.is_empty() {
             return self.get(&begun.dataset).await;
         }
@@ -87,14 +91,16 @@ impl Ingest {
             .ok()
             .filter(|bytes| (1..=MAX_MESSAGE_BYTES).contains(bytes))
             .ok_or(ClientError::Protocol("the service names no usable chunk size"))?;
-        let mut digest = DigestWriter::new();
+        let mut digest = source.with_sha256.then(DigestWriter::new);
         let mut offset = 0;
         loop {
             let chunk = read_chunk(source.reader, chunk_bytes).await?;
             if chunk.is_empty() {
                 break;
             }
-            digest.update(&chunk);
+            if let Some(digest) = &mut digest {
+                digest.update(&chunk);
+            }
             let end = offset + chunk.len() as u64;
             // What an earlier try already brought over is read and digested, but not sent again.
             if end > begun.offset {
@@ -103,19 +109,22 @@ impl Ingest {
             offset = end;
             progress(UploadProgress { sent: offset });
         }
-        self.commit_upload(&begun.upload_id, offset, Some(&digest.finish()))
+        let sha256 = digest.map(DigestWriter::finish);
+        self.commit_upload(&begun.upload_id, offset, sha256.as_ref())
             .await
     }
 
-    /// Starts or resumes an upload.
+    /// Starts or resumes an upload; `with_sha256` promises a digest to [`Ingest::commit_upload`].
     pub async fn begin_upload(
         &self,
         display_name: &str,
         request_id: &str,
+        with_sha256: bool,
     ) -> Result<pb::BeginUploadResponse, ClientError> {
         let request = pb::BeginUploadRequest {
             display_name: display_name.to_owned(),
             request_id: request_id.to_owned(),
+            with_sha256,
         };
         self.connection
             .retrying(|| client_call!(self, begin_upload, request))

@@ -38,11 +38,12 @@ pub struct DatasetManifest {
     pub chunks: u64,
     /// [`chunk_table_digest`] of the chunk table.
     pub chunk_table_sha256: Digest,
-    /// SHA-256 of the whole blob: stream header, then chunks.
+    /// SHA-256 of the stream header and the chunk table: of every stored byte, each hashed once.
     pub ciphertext_sha256: Digest,
-    /// HMAC-SHA256 of the plaintext under `asterism_crypto::stream::mac_key` of the data key. Keyed, so that the
-    /// digest of guessable data gives nothing away.
-    pub plaintext_hmac: Digest,
+    /// HMAC-SHA256 of the same under `asterism_crypto::stream::mac_key` of the data key: whoever made the manifest held
+    /// the key that opens these bytes, and meant them. No digest of the plaintext is stored, as that of guessable data
+    /// would give it away.
+    pub hmac: Digest,
     /// The data key.
     pub data_key: WrappedKey,
 }
@@ -173,7 +174,7 @@ pub(crate) mod tests {
             chunks: 1,
             chunk_table_sha256: Digest::of(b"table"),
             ciphertext_sha256: Digest::of(b"blob"),
-            plaintext_hmac: Digest::of(b"mac"),
+            hmac: Digest::of(b"mac"),
             data_key: WrappedKey {
                 key: "dataset-kek".into(),
                 version: 1,

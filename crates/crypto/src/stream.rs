@@ -237,9 +237,10 @@ impl StreamOpener {
     }
 }
 
-/// The key for a MAC over the plaintext of data encrypted under `data_key`.
+/// The key for a MAC over the header and the chunk digests of a stream encrypted under `data_key`: only who holds the
+/// data key can make one, and so say which ciphertext it is for.
 pub fn mac_key(data_key: &SecretKey) -> MacKey {
-    MacKey::new(kdf::derive(data_key, b"", "asterism/plaintext-mac/v1", b""))
+    MacKey::new(kdf::derive(data_key, b"", "asterism/stream-mac/v1", b""))
 }
 
 fn check_chunk_bytes(chunk_bytes: u32) -> Result<(), CryptoError> {

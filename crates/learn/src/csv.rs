@@ -280,14 +280,16 @@ impl CsvReader {
             self.split.reset();
             return Ok(());
         }
-        if !line.is_ascii() && str::from_utf8(line).is_err() {
-            return Err(CsvError::InvalidUtf8 {
-                row: number,
-                column: self.split.invalid_column(line),
-            });
-        }
-        if memchr(0, line).is_some() {
-            return Err(CsvError::NulByte { row: number });
+        if self.unusual {
+            if str::from_utf8(line).is_err() {
+                return Err(CsvError::InvalidUtf8 {
+                    row: number,
+                    column: self.split.invalid_column(line),
+                });
+            }
+            if memchr(0, line).is_some() {
+                return Err(CsvError::NulByte { row: number });
+            }
         }
         let split = &self.split;
         let row = split.row(bytes, number);

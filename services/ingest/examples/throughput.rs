@@ -63,6 +63,7 @@ async fn main() -> Result<(), Failure> {
     let source = UploadSource {
         display_name: "throughput",
         request_id: "throughput",
+        with_sha256: false,
         reader: &mut reader,
     };
     let mut last = begun;

@@ -19,7 +19,7 @@ use crate::{
     datasets::{DatasetId, Datasets, Granted, Opened, read_rows, verify},
     error::IngestError,
     flow::{KeySource, KmsKeys},
-    uploads::{Begun, MAX_PUT_BYTES, UploadId, Uploads},
+    uploads::{Begun, MAX_PUT_BYTES, NewUpload, UploadId, Uploads},
     wire,
 };
 
@@ -85,14 +85,13 @@ impl Domain {
         message: &pb::BeginUploadRequest,
         trail: &mut Trail,
     ) -> Result<Begun, IngestError> {
-        let (name, request_id) = (
-            wire::display_name(&message.display_name)?,
-            wire::request_id(&message.request_id)?,
-        );
-        let (owner, now) = (caller.owner().as_str(), Instant::now());
-        let begun = self
-            .uploads
-            .begin(owner, name, request_id, &self.keys(caller), now)?;
+        let upload = NewUpload {
+            owner: caller.owner().as_str(),
+            display_name: wire::display_name(&message.display_name)?,
+            request_id: wire::request_id(&message.request_id)?,
+            with_sha256: message.with_sha256,
+        };
+        let begun = self.uploads.begin(upload, &self.keys(caller), Instant::now())?;
         trail.resource(match begun {
             Begun::Upload { id, .. } => format!("uploads/{id}"),
             Begun::Dataset(id) => id.name(),

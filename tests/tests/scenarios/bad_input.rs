@@ -58,7 +58,7 @@ async fn an_upload_that_stops_halfway_becomes_no_dataset_and_can_go_on() {
     let request_id = fresh_id();
     let begun = services
         .ingest
-        .begin_upload("halfway", &request_id)
+        .begin_upload("halfway", &request_id, false)
         .await
         .unwrap();
     assert_eq!(
@@ -82,7 +82,7 @@ async fn an_upload_that_stops_halfway_becomes_no_dataset_and_can_go_on() {
 
     let again = services
         .ingest
-        .begin_upload("halfway", &request_id)
+        .begin_upload("halfway", &request_id, false)
         .await
         .unwrap();
     assert_eq!(

@@ -79,6 +79,7 @@ pub async fn upload_as(
     let source = UploadSource {
         display_name: "scenario",
         request_id,
+        with_sha256: false,
         reader: &mut bytes,
     };
     services.ingest.upload(source, |_| {}).await

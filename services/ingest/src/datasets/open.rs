@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use asterism_client::manifest::{DATASET_MANIFEST_DOMAIN, DatasetManifest, chunk_table_digest};
-use asterism_crypto::{Digest, MacKey, SecretKey, StreamOpener, stream};
+use asterism_crypto::{Digest, SecretKey, StreamOpener, stream};
 use asterism_store::{BlobReader, StoreError};
 use zeroize::Zeroizing;
 
@@ -128,6 +128,15 @@ pub(super) fn sealed_bytes(manifest: &DatasetManifest, index: u64) -> usize {
     plaintext as usize + stream::TAG_BYTES
 }
 
+/// Bytes of the whole stream: header, then chunks.
+pub(super) fn stream_bytes(manifest: &DatasetManifest) -> u64 {
+    let tags = manifest.chunks.saturating_mul(stream::TAG_BYTES as u64);
+    manifest
+        .bytes
+        .saturating_add(tags)
+        .saturating_add(stream::HEADER_BYTES as u64)
+}
+
 /// A dataset whose signature, data key, chunk table and header were checked. Each chunk is checked before it is given.
 pub struct Opened {
     granted: Granted,
@@ -207,11 +216,6 @@ impl Opened {
         self.next += 1;
         Ok(Some(&self.buffer))
     }
-}
-
-/// The MAC key of a dataset's plaintext.
-pub(super) fn mac_key(key: &SecretKey) -> MacKey {
-    stream::mac_key(key)
 }
 
 fn short(granted: &Granted, error: std::io::Error, what: &str) -> IngestError {

@@ -10,7 +10,9 @@ use zeroize::Zeroizing;
 use crate::{
     datasets::{
         Datasets, Granted,
-        open::{Finding, check_data_key, check_header, check_manifest, check_table, mac_key, sealed_bytes},
+        open::{
+            Finding, check_data_key, check_header, check_manifest, check_table, sealed_bytes, stream_bytes,
+        },
     },
     error::IngestError,
     keys::Keys,
@@ -120,7 +122,9 @@ struct Scan<'m> {
     manifest: &'m DatasetManifest,
     key: Option<SecretKey>,
     table: Option<Vec<Digest>>,
+    /// Over the header and the digests of the chunks, as they are read.
     digest: DigestWriter,
+    mac: Option<MacWriter>,
     buffer: Zeroizing<Vec<u8>>,
 }
 
@@ -131,19 +135,20 @@ impl<'m> Scan<'m> {
         key: Option<SecretKey>,
         table: Option<Vec<Digest>>,
     ) -> Self {
+        let mac = key.as_ref().map(|key| MacWriter::new(&stream::mac_key(key)));
         Self {
             blob,
             manifest,
             key,
             table,
             digest: DigestWriter::new(),
+            mac,
             buffer: Zeroizing::default(),
         }
     }
 
     fn run(mut self, report: &mut Report) -> Result<(), IngestError> {
         let opener = self.header()?;
-        let mut mac = self.key.as_ref().map(|key| MacWriter::new(&mac_key(key)));
         let mut damage = None;
         for index in 0..self.manifest.chunks {
             if let Some(problem) = self.chunk(index, opener.as_ref().ok())? {
@@ -151,36 +156,33 @@ impl<'m> Scan<'m> {
                 damage = Some(problem);
                 break;
             }
-            if let Some(mac) = &mut mac {
-                mac.update(&self.buffer);
-            }
         }
         let complete = damage.is_none();
-        let rest = self.rest()?;
-        let problem = damage
-            .or(opener.as_ref().err().cloned())
-            .or_else(|| (rest > 0).then(|| format!("{rest} bytes follow the last chunk")));
+        let expected = stream_bytes(self.manifest);
+        let problem = damage.or(opener.err()).or_else(|| {
+            (self.blob.len() > expected)
+                .then(|| format!("{} bytes follow the last chunk", self.blob.len() - expected))
+        });
         report.add(
             "chunks",
             problem.map_or_else(|| Ok(format!("{} chunks", self.manifest.chunks)), Err),
         );
 
-        let same = self.digest.finish() == self.manifest.ciphertext_sha256;
-        let digest = "the SHA-256 of the encrypted data is not the one that was signed";
-        report.add(
-            "digest",
-            if same {
-                Ok("SHA-256 of the encrypted data")
-            } else {
-                Err(digest.to_owned())
-            },
-        );
+        let broken = || Err("not checked: a chunk is damaged".to_owned());
+        let digest = if !complete {
+            broken()
+        } else if self.digest.finish() == self.manifest.ciphertext_sha256 {
+            Ok("SHA-256 of the encrypted data")
+        } else {
+            Err("the SHA-256 of the encrypted data is not the one that was signed".to_owned())
+        };
+        report.add("digest", digest);
 
-        let tag = mac.filter(|_| complete && opener.is_ok()).map(MacWriter::finish);
-        let hmac = match tag {
-            None => Err("not checked: the data could not be decrypted".to_owned()),
-            Some(tag) if tag.fits(self.manifest.plaintext_hmac.as_bytes()) => Ok("HMAC-SHA256 of the CSV"),
-            Some(_) => Err("the HMAC of the CSV is not the one that was signed".to_owned()),
+        let hmac = match self.mac.map(MacWriter::finish) {
+            None => Err("not checked: there is no data key".to_owned()),
+            Some(_) if !complete => broken(),
+            Some(tag) if tag.fits(self.manifest.hmac.as_bytes()) => Ok("HMAC-SHA256 under the data key"),
+            Some(_) => Err("the HMAC of the encrypted data is not the one that was signed".to_owned()),
         };
         report.add("hmac", hmac);
         Ok(())
@@ -191,6 +193,7 @@ impl<'m> Scan<'m> {
         if !self.read(stream::HEADER_BYTES)? {
             return Ok(Err("the encrypted data ends within its header".to_owned()));
         }
+        self.note(None);
         match &self.key {
             Some(key) => settle(check_header(&self.buffer, self.manifest, key)),
             None => Ok(Err(
@@ -204,12 +207,14 @@ impl<'m> Scan<'m> {
         if !self.read(sealed_bytes(self.manifest, index))? {
             return Ok(Some(format!("the encrypted data ends within chunk {index}")));
         }
+        let digest = Digest::of(&self.buffer);
         let listed = |table: &Vec<Digest>| table.get(usize::try_from(index).ok()?).copied();
         if let Some(table) = &self.table
-            && listed(table) != Some(Digest::of(&self.buffer))
+            && listed(table) != Some(digest)
         {
             return Ok(Some(format!("chunk {index} is not the one in the chunk table")));
         }
+        self.note(Some(digest));
         let last = index + 1 == self.manifest.chunks;
         let opened = opener.map(|opener| opener.open_chunk_in_place(index, last, &mut self.buffer));
         Ok(opened
@@ -217,17 +222,14 @@ impl<'m> Scan<'m> {
             .then(|| format!("chunk {index} does not authenticate")))
     }
 
-    /// Digests what follows; gives how many bytes that are.
-    fn rest(&mut self) -> Result<u64, IngestError> {
-        let mut piece = vec![0; 64 << 10];
-        let mut rest = 0;
-        loop {
-            let count = self.blob.read(&mut piece).map_err(StoreError::from)?;
-            if count == 0 {
-                return Ok(rest);
-            }
-            self.digest.update(&piece[..count]);
-            rest += count as u64;
+    /// Takes the header, which lies in the buffer, or a chunk into digest and HMAC.
+    fn note(&mut self, chunk: Option<Digest>) {
+        let bytes = chunk
+            .as_ref()
+            .map_or(self.buffer.as_slice(), |digest| digest.as_bytes());
+        self.digest.update(bytes);
+        if let Some(mac) = &mut self.mac {
+            mac.update(bytes);
         }
     }
 
@@ -245,7 +247,6 @@ impl<'m> Scan<'m> {
                 more => filled += more,
             }
         }
-        self.digest.update(&self.buffer[..filled]);
         Ok(filled == count)
     }
 }

@@ -74,6 +74,19 @@ impl std::fmt::Display for UploadId {
     }
 }
 
+/// What a request to begin says.
+#[derive(Clone, Copy, Debug)]
+pub struct NewUpload<'a> {
+    /// Principal that the dataset will belong to.
+    pub owner: &'a str,
+    /// For people.
+    pub display_name: &'a str,
+    /// May be empty.
+    pub request_id: &'a str,
+    /// The commit will carry the SHA-256 of the CSV.
+    pub with_sha256: bool,
+}
+
 /// What a request to begin came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -121,18 +134,15 @@ impl Uploads {
     ///
     /// # Errors
     /// [`IngestError::TooManyUploads`], [`IngestError::Keys`], [`IngestError::Store`].
-    pub fn begin(
-        &self,
-        owner: &str,
-        display_name: &str,
-        request_id: &str,
-        keys: &dyn Keys,
-        now: Instant,
-    ) -> Result<Begun, IngestError> {
+    pub fn begin(&self, upload: NewUpload<'_>, keys: &dyn Keys, now: Instant) -> Result<Begun, IngestError> {
+        let NewUpload {
+            owner, request_id, ..
+        } = upload;
         let origin = Origin {
             owner: owner.to_owned(),
-            display_name: display_name.to_owned(),
+            display_name: upload.display_name.to_owned(),
             request_id: request_id.to_owned(),
+            with_sha256: upload.with_sha256,
         };
         loop {
             let fresh = Arc::new(Session::new(origin.clone(), now));

@@ -30,8 +30,6 @@ use crate::{
 
 /// Pieces (of at most 1 MiB) that may wait for each thread.
 const QUEUE: usize = 4;
-/// Bytes that several digests pass over while they lie in the cache.
-const BLOCK: usize = 32 << 10;
 
 /// What ends an upload for good; every later call gets it again.
 #[derive(Clone, Debug)]
@@ -87,9 +85,10 @@ pub(super) struct Sealed {
     pub(super) bytes: u64,
     pub(super) chunk_bytes: u32,
     pub(super) table: Vec<Digest>,
-    pub(super) plaintext_sha256: Digest,
-    pub(super) plaintext_hmac: MacTag,
+    /// If it was asked for.
+    pub(super) plaintext_sha256: Option<Digest>,
     pub(super) ciphertext_sha256: Digest,
+    pub(super) hmac: MacTag,
 }
 
 /// A piece of the upload, or its end. A queue that just closes means that the upload was dropped.
@@ -122,8 +121,9 @@ impl Pipeline {
         context: &[u8],
         blob: Box<dyn BlobWriter>,
         limits: &UploadLimits,
+        with_sha256: bool,
     ) -> Result<Self, IngestError> {
-        let sealing = Sealing::new(key, context, blob, limits.chunk_bytes)?;
+        let sealing = Sealing::new(key, context, blob, limits.chunk_bytes, with_sha256)?;
         let shared = Arc::new(Shared::default());
         let (parse, to_parse) = sync_channel(QUEUE);
         let (seal, to_seal) = sync_channel(QUEUE);
@@ -234,9 +234,9 @@ struct Sealing {
     buffer: Zeroizing<Vec<u8>>,
     chunk_bytes: usize,
     bytes: u64,
-    plaintext: DigestWriter,
-    hmac: MacWriter,
+    plaintext: Option<DigestWriter>,
     ciphertext: DigestWriter,
+    hmac: MacWriter,
     table: Vec<Digest>,
     blob: Box<dyn BlobWriter>,
 }
@@ -247,11 +247,14 @@ impl Sealing {
         context: &[u8],
         mut blob: Box<dyn BlobWriter>,
         chunk_bytes: u32,
+        with_sha256: bool,
     ) -> Result<Self, IngestError> {
         let (sealer, header) = StreamSealer::new(key, chunk_bytes, context)?;
         blob.write_all(&header).map_err(StoreError::from)?;
         let mut ciphertext = DigestWriter::new();
         ciphertext.update(&header);
+        let mut hmac = MacWriter::new(&stream::mac_key(key));
+        hmac.update(&header);
         let chunk_bytes = chunk_bytes as usize;
         Ok(Self {
             sealer,
@@ -259,9 +262,9 @@ impl Sealing {
             buffer: Zeroizing::new(Vec::with_capacity(chunk_bytes + TAG_BYTES)),
             chunk_bytes,
             bytes: 0,
-            plaintext: DigestWriter::new(),
-            hmac: MacWriter::new(&stream::mac_key(key)),
+            plaintext: with_sha256.then(DigestWriter::new),
             ciphertext,
+            hmac,
             table: Vec::new(),
             blob,
         })
@@ -289,9 +292,10 @@ impl Sealing {
                 self.seal(false)?;
             }
             let room = self.chunk_bytes - self.buffer.len();
-            let (block, rest) = data.split_at(room.min(BLOCK).min(data.len()));
-            self.plaintext.update(block);
-            self.hmac.update(block);
+            let (block, rest) = data.split_at(room.min(data.len()));
+            if let Some(plaintext) = &mut self.plaintext {
+                plaintext.update(block);
+            }
             self.buffer.extend_from_slice(block);
             data = rest;
         }
@@ -303,12 +307,10 @@ impl Sealing {
         self.sealer
             .seal_chunk_in_place(&mut self.buffer, last)
             .map_err(|error| Fault::Storage(error.to_string()))?;
-        let mut chunk = DigestWriter::new();
-        for block in self.buffer.chunks(BLOCK) {
-            chunk.update(block);
-            self.ciphertext.update(block);
-        }
-        self.table.push(chunk.finish());
+        let digest = Digest::of(&self.buffer);
+        self.ciphertext.update(digest.as_bytes());
+        self.hmac.update(digest.as_bytes());
+        self.table.push(digest);
         self.blob
             .write_all(&self.buffer)
             .map_err(|error| Fault::store(error.into()))?;
@@ -323,9 +325,9 @@ impl Sealing {
             bytes: self.bytes,
             chunk_bytes: self.chunk_bytes as u32,
             table: self.table,
-            plaintext_sha256: self.plaintext.finish(),
-            plaintext_hmac: self.hmac.finish(),
+            plaintext_sha256: self.plaintext.map(DigestWriter::finish),
             ciphertext_sha256: self.ciphertext.finish(),
+            hmac: self.hmac.finish(),
         })
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Origin {
     pub(super) display_name: String,
     /// May be empty.
     pub(super) request_id: String,
+    /// The commit will carry a digest of the plaintext.
+    pub(super) with_sha256: bool,
 }
 
 /// How far an upload has come.
@@ -123,7 +125,13 @@ impl Session {
         let dataset = DatasetId::generate();
         let context = dataset_context(&dataset.to_string(), &self.origin.owner);
         let started = keys.fresh(&context).and_then(|fresh| {
-            let pipeline = Pipeline::start(&fresh.key, &context, datasets.stage()?, limits)?;
+            let pipeline = Pipeline::start(
+                &fresh.key,
+                &context,
+                datasets.stage()?,
+                limits,
+                self.origin.with_sha256,
+            )?;
             Ok(Open {
                 dataset,
                 wrapped: fresh.wrapped,
@@ -268,8 +276,14 @@ impl Session {
                 declared: size,
             });
         }
+        if sha256.is_some() != self.origin.with_sha256 {
+            return Err(IngestError::field(
+                "sha256",
+                "must be set exactly when BeginUpload said with_sha256",
+            ));
+        }
         let ready = self.seal(&mut inner)?;
-        if sha256.is_some_and(|sha256| sha256 != ready.sealed.plaintext_sha256) {
+        if sha256 != ready.sealed.plaintext_sha256 {
             return Err(self.fail(&mut inner, Fault::WrongDigest));
         }
         let manifest = manifest(&ready, &self.origin);
@@ -390,7 +404,7 @@ fn manifest(ready: &Ready, origin: &Origin) -> DatasetManifest {
         chunks: sealed.table.len() as u64,
         chunk_table_sha256: chunk_table_digest(&sealed.table),
         ciphertext_sha256: sealed.ciphertext_sha256,
-        plaintext_hmac: Digest::from_bytes(*sealed.plaintext_hmac.as_bytes()),
+        hmac: Digest::from_bytes(*sealed.hmac.as_bytes()),
         data_key: wrapped.clone(),
     }
 }

@@ -6,7 +6,7 @@ use asterism_ingest::{
     uploads::Begun,
 };
 
-use crate::support::{ALICE, World, csv, limits, reason};
+use crate::support::{ALICE, World, csv, limits, new_upload, reason};
 
 #[test]
 fn what_others_own_does_not_exist() {
@@ -57,7 +57,7 @@ fn pages_go_through_everything_once_in_order() {
     for owner in [ALICE, "user/bob", ALICE, ALICE, "user/bob"] {
         let begun = world
             .uploads
-            .begin(owner, "t", "", &world.keys, world.now)
+            .begin(new_upload(owner, "t", ""), &world.keys, world.now)
             .unwrap();
         let Begun::Upload { id, .. } = begun else {
             panic!("an upload")

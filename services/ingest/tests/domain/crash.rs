@@ -13,7 +13,7 @@ use asterism_chassis::error::{Classify as _, ErrorClass};
 use asterism_ingest::{datasets::Datasets, uploads::Uploads};
 use asterism_store::{BlobName, BlobReader, BlobWriter, Blobs, FsBlobs, StoreError};
 
-use crate::support::{ALICE, World, csv, limits, reason};
+use crate::support::{ALICE, World, csv, limits, new_upload, reason};
 
 #[test]
 fn a_crash_during_an_upload_leaves_nothing_and_the_caller_begins_again() {
@@ -144,7 +144,7 @@ fn a_full_disk_is_said_so_wherever_it_fills_up_and_nothing_is_half_stored() {
         let upload = |request: &str| {
             let begun = world
                 .uploads
-                .begin(ALICE, "test", request, &world.keys, world.now)?;
+                .begin(new_upload(ALICE, "test", request), &world.keys, world.now)?;
             let asterism_ingest::uploads::Begun::Upload { id, .. } = begun else {
                 panic!("not new")
             };

@@ -17,7 +17,7 @@ use asterism_ingest::{
     IngestError,
     datasets::{DatasetId, Datasets, Described, Granted, Opened, Report, RowBatch, read_rows, verify},
     keys::{FreshKey, Keys},
-    uploads::{Begun, UploadId, UploadLimits, Uploads},
+    uploads::{Begun, NewUpload, UploadId, UploadLimits, Uploads},
 };
 use asterism_learn::csv::CsvLimits;
 use asterism_store::{Blobs, FsBlobs, MemoryRecords, Records};
@@ -133,6 +133,15 @@ pub struct World {
     pub now: Instant,
 }
 
+pub fn new_upload<'a>(owner: &'a str, display_name: &'a str, request_id: &'a str) -> NewUpload<'a> {
+    NewUpload {
+        owner,
+        display_name,
+        request_id,
+        with_sha256: false,
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with(limits())
@@ -171,11 +180,19 @@ impl World {
     }
 
     pub fn begin(&self, request_id: &str) -> UploadId {
-        match self
-            .uploads
-            .begin(ALICE, "test", request_id, &self.keys, self.now)
-            .unwrap()
-        {
+        self.begin_as(new_upload(ALICE, "test", request_id))
+    }
+
+    /// An upload whose commit brings a digest.
+    pub fn begin_with_sha256(&self, request_id: &str) -> UploadId {
+        self.begin_as(NewUpload {
+            with_sha256: true,
+            ..new_upload(ALICE, "test", request_id)
+        })
+    }
+
+    fn begin_as(&self, upload: NewUpload<'_>) -> UploadId {
+        match self.uploads.begin(upload, &self.keys, self.now).unwrap() {
             Begun::Upload { id, .. } => id,
             Begun::Dataset(id) => panic!("already {id}"),
         }

@@ -4,11 +4,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use asterism_chassis::error::Classify as _;
 use asterism_client::manifest::{DatasetManifest, chunk_table_digest};
-use asterism_crypto::{Digest, crc32c};
+use asterism_crypto::{Digest, crc32c, stream};
 use asterism_ingest::{IngestError, uploads::Begun};
 use proptest::prelude::*;
 
-use crate::support::{ALICE, World, csv, limits, reason};
+use crate::support::{ALICE, World, csv, limits, new_upload, reason};
 
 #[test]
 fn what_goes_in_comes_out_described_signed_and_verified() {
@@ -47,7 +47,8 @@ fn the_manifest_says_what_is_stored() {
     let manifest = DatasetManifest::parse(&signed.payload).unwrap();
     let blob = std::fs::read(world.blob(made.id, "data")).unwrap();
     let table = std::fs::read(world.blob(made.id, "table")).unwrap();
-    assert_eq!(manifest.ciphertext_sha256, Digest::of(&blob));
+    let committed = [&blob[..stream::HEADER_BYTES], &table].concat();
+    assert_eq!(manifest.ciphertext_sha256, Digest::of(&committed));
     assert_eq!(manifest.chunk_table_sha256, Digest::of(&table));
     let digests: Vec<Digest> = table
         .as_chunks::<32>()
@@ -167,7 +168,7 @@ fn a_truncated_upload_becomes_no_dataset_and_can_go_on() {
     assert!(world.no_dataset());
     let again = world
         .uploads
-        .begin(ALICE, "test", "r1", &world.keys, world.now)
+        .begin(new_upload(ALICE, "test", "r1"), &world.keys, world.now)
         .unwrap();
     assert_eq!(again, Begun::Upload { id, offset: 500 });
     world.put(id, 500, &bytes[500..]).unwrap();
@@ -179,7 +180,7 @@ fn another_digest_than_the_senders_ends_the_upload() {
     let world = World::new();
     let bytes = csv(20);
     let digest = |of: &[u8]| Some(Digest::of(of));
-    let id = world.begin("r1");
+    let id = world.begin_with_sha256("r1");
     world.put(id, 0, &bytes).unwrap();
     let wrong = world.uploads.commit(
         id,
@@ -193,8 +194,9 @@ fn another_digest_than_the_senders_ends_the_upload() {
     assert!(world.no_dataset());
     world.wait_for_files(0);
     // The request id is free for the right bytes.
-    let id = world.begin("r1");
+    let id = world.begin_with_sha256("r1");
     world.put(id, 0, &bytes).unwrap();
+    assert_eq!(reason(world.commit(id, bytes.len())), "INVALID_FIELD");
     world
         .uploads
         .commit(
@@ -222,7 +224,7 @@ fn one_request_id_is_one_upload_and_one_dataset() {
     let begun = |world: &World| {
         world
             .uploads
-            .begin(ALICE, "test", "same", &world.keys, world.now)
+            .begin(new_upload(ALICE, "test", "same"), &world.keys, world.now)
             .unwrap()
     };
     assert_eq!(begun(&world), Begun::Dataset(made.id));
@@ -230,7 +232,7 @@ fn one_request_id_is_one_upload_and_one_dataset() {
     // Another owner's request id is another one.
     let other = world
         .uploads
-        .begin("user/bob", "test", "same", &world.keys, world.now)
+        .begin(new_upload("user/bob", "test", "same"), &world.keys, world.now)
         .unwrap();
     assert!(matches!(other, Begun::Upload { offset: 0, .. }));
     let world = world.reopen();
@@ -272,7 +274,11 @@ fn when_kms_is_away_a_commit_can_be_repeated_and_nothing_is_done_twice() {
     world.keys.away.store(true, Ordering::SeqCst);
     assert_eq!(reason(world.commit(id, bytes.len())), "KMS_FAILED");
     assert_eq!(
-        reason(world.uploads.begin(ALICE, "test", "r2", &world.keys, world.now)),
+        reason(
+            world
+                .uploads
+                .begin(new_upload(ALICE, "test", "r2"), &world.keys, world.now)
+        ),
         "KMS_FAILED"
     );
     assert!(world.no_dataset());
@@ -303,7 +309,11 @@ fn idle_uploads_are_dropped_with_what_they_staged() {
 #[test]
 fn open_uploads_are_bounded_per_owner_and_in_all() {
     let world = World::new();
-    let begin = |owner: &str, request: &str| world.uploads.begin(owner, "t", request, &world.keys, world.now);
+    let begin = |owner: &str, request: &str| {
+        world
+            .uploads
+            .begin(new_upload(owner, "t", request), &world.keys, world.now)
+    };
     for request in ["1", "2", "3", "4"] {
         begin(ALICE, request).unwrap();
         begin("user/bob", request).unwrap();
@@ -371,7 +381,7 @@ proptest! {
         let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         at.extend([0, bytes.len()]);
         at.sort_unstable();
-        let id = world.begin("");
+        let id = world.begin_with_sha256("");
         for pair in at.windows(2) {
             world.put(id, pair[0] as u64, &bytes[pair[0]..pair[1]]).unwrap();
         }

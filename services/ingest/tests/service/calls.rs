@@ -98,6 +98,7 @@ async fn one_stream_does_what_the_unary_calls_do() {
         let begin = BeginUploadRequest {
             display_name: "stream".into(),
             request_id: request_id.into(),
+            with_sha256: true,
         };
         part(Part::Begin(begin))
     };
@@ -188,7 +189,7 @@ async fn owners_administrators_and_services_see_what_they_may() {
     let viewer = world.client("user/alice", &[Role::Viewer]);
     assert_eq!(viewer.get(name).await.unwrap().name, name);
     assert_eq!(reason(viewer.delete(name).await), "POLICY_DENIED");
-    assert_eq!(reason(viewer.begin_upload("x", "").await), "POLICY_DENIED");
+    assert_eq!(reason(viewer.begin_upload("x", "", false).await), "POLICY_DENIED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,9 +207,9 @@ async fn pages_and_fields_are_checked() {
     assert_eq!(reason(alice.list(-1, "").await), "INVALID_FIELD");
     assert_eq!(reason(alice.list(1, "garbage").await), "INVALID_FIELD");
     assert_eq!(reason(alice.get("garbage").await), "INVALID_FIELD");
-    assert_eq!(reason(alice.begin_upload("", "").await), "INVALID_FIELD");
+    assert_eq!(reason(alice.begin_upload("", "", false).await), "INVALID_FIELD");
     assert_eq!(
-        reason(alice.begin_upload("x", "white space").await),
+        reason(alice.begin_upload("x", "white space", false).await),
         "INVALID_FIELD"
     );
     assert_eq!(

@@ -13,7 +13,7 @@ async fn it_starts_quickly_and_without_kms_and_says_what_is_missing() {
     let mut world = World::start().await;
     let bytes = csv(100);
     let dataset = upload(&world.alice(), &bytes, "r1").await.unwrap();
-    let begun = world.alice().begin_upload("test", "r2").await.unwrap();
+    let begun = world.alice().begin_upload("test", "r2", false).await.unwrap();
     world
         .alice()
         .put_chunk(&begun.upload_id, 0, bytes.clone())
@@ -41,7 +41,7 @@ async fn it_starts_quickly_and_without_kms_and_says_what_is_missing() {
     // The bound is 80 ms in an optimised build on an idle machine; shutdown of the old one is part of this.
     assert!(before.elapsed() < Duration::from_secs(10));
     assert_eq!(world.alice().get(&dataset.name).await.unwrap(), dataset);
-    let refused = world.alice().begin_upload("test", "r3").await.unwrap_err();
+    let refused = world.alice().begin_upload("test", "r3", false).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
 }
 
@@ -50,7 +50,7 @@ async fn a_restart_loses_the_session_and_nothing_else() {
     let world = World::start().await;
     let bytes = csv(1000);
     let dataset = upload(&world.alice(), &bytes, "r1").await.unwrap();
-    let begun = world.alice().begin_upload("test", "r2").await.unwrap();
+    let begun = world.alice().begin_upload("test", "r2", false).await.unwrap();
     world
         .alice()
         .put_chunk(&begun.upload_id, 0, bytes[..5000].to_vec())
@@ -77,7 +77,7 @@ async fn a_restart_loses_the_session_and_nothing_else() {
 async fn offsets_and_bad_rows_are_told_in_details() {
     let world = World::start().await;
     let alice = world.alice();
-    let begun = alice.begin_upload("test", "").await.unwrap();
+    let begun = alice.begin_upload("test", "", false).await.unwrap();
     assert_eq!(begun.max_chunk_bytes, 1 << 20);
     assert_eq!(
         alice
@@ -197,9 +197,12 @@ async fn many_uploads_at_once_are_all_whole_and_one_too_many_is_refused() {
         assert!(alice.verify(&dataset.name).await.unwrap().verified);
     }
     for index in 0..6 {
-        alice.begin_upload("open", &format!("o{index}")).await.unwrap();
+        alice
+            .begin_upload("open", &format!("o{index}"), false)
+            .await
+            .unwrap();
     }
-    let refused = alice.begin_upload("open", "o6").await.unwrap_err();
+    let refused = alice.begin_upload("open", "o6", false).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.reason()),
         (Code::ResourceExhausted, Some("TOO_MANY_UPLOADS"))
@@ -210,7 +213,7 @@ async fn many_uploads_at_once_are_all_whole_and_one_too_many_is_refused() {
 async fn idle_uploads_expire_by_themselves() {
     let world = World::with(|config| config.uploads.idle_seconds = 1).await;
     let alice = world.alice();
-    let begun = alice.begin_upload("test", "").await.unwrap();
+    let begun = alice.begin_upload("test", "", false).await.unwrap();
     alice.put_chunk(&begun.upload_id, 0, csv(10)).await.unwrap();
     assert_eq!(world.files(), 1);
     let gone = async {

@@ -158,6 +158,7 @@ pub async fn upload(ingest: &Ingest, csv: &[u8], request_id: &str) -> Result<Dat
             UploadSource {
                 display_name: "test",
                 request_id,
+                with_sha256: false,
                 reader: &mut reader,
             },
             |_| {},
