@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod error;
 pub mod files;
+mod group;
 mod memory;
 pub mod records;
 mod sled_records;

@@ -1,8 +1,6 @@
 //! Small ordered records.
 
-use std::sync::mpsc;
-
-use crate::StoreError;
+use crate::{StoreError, group::Pending};
 
 /// Largest value. From 16 KiB on, sled writes files of its own that it never fsyncs: larger things are blobs.
 pub const MAX_VALUE: usize = 4096;
@@ -28,7 +26,8 @@ pub trait Records: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Queues a batch without waiting. Batches are applied in the order of their submission.
+    /// Queues a batch without waiting. Batches are applied in the order of their submission, at the latest when somebody
+    /// waits for the ticket or drops it.
     fn submit(&self, batch: Batch) -> Ticket;
 
     /// Bytes that the records take on the disk.
@@ -114,7 +113,7 @@ pub struct Ticket(State);
 
 enum State {
     Done(Result<(), StoreError>),
-    Pending(mpsc::Receiver<Result<(), StoreError>>),
+    Pending(Pending),
 }
 
 impl Ticket {
@@ -122,8 +121,8 @@ impl Ticket {
         Self(State::Done(result))
     }
 
-    pub(crate) fn pending(receiver: mpsc::Receiver<Result<(), StoreError>>) -> Self {
-        Self(State::Pending(receiver))
+    pub(crate) fn pending(pending: Pending) -> Self {
+        Self(State::Pending(pending))
     }
 
     /// Blocks until the batch is durable, or is not going to be.
@@ -133,7 +132,7 @@ impl Ticket {
     pub fn wait(self) -> Result<(), StoreError> {
         match self.0 {
             State::Done(result) => result,
-            State::Pending(receiver) => receiver.recv().unwrap_or(Err(StoreError::Closed)),
+            State::Pending(pending) => pending.wait(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Records in sled 0.34.
 //!
-//! One tree, one committer thread: it takes every batch that queued while the last flush ran, checks preconditions in
+//! One tree, one commit at a time: it takes every batch that queued while the last flush ran, checks preconditions in
 //! order, applies them as one sled batch, flushes, and fsyncs. sled's `flush` alone calls `sync_file_range`, which a power
 //! cut undoes (sled #1452): the fsync on our own handle of its file is what makes records durable.
 
@@ -10,24 +10,19 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, SyncSender},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use crate::{
     StoreError,
     files::{DirLock, create_private_dir, lock_dir},
+    group::{GroupCommit, Queued},
     records::{Batch, MAX_VALUE, Record, Records, Ticket},
 };
 
-/// Batches that may wait for the committer; more block their submitters.
-const QUEUE: usize = 4096;
-/// Most batches that share one fsync.
-const GROUP: usize = 1024;
 /// Deleted when a full disk would keep sled from opening.
 const RESERVE_BYTES: usize = 4 << 20;
 
@@ -56,15 +51,10 @@ impl Default for SledOptions {
 /// Durable records in a directory.
 pub struct SledRecords {
     db: sled::Db,
-    queue: Option<SyncSender<Queued>>,
-    committer: Mutex<Option<JoinHandle<()>>>,
     closed: Arc<AtomicBool>,
+    // Dropped in this order: the queue commits what it holds, then the directory's lock goes.
+    group: GroupCommit,
     _lock: DirLock,
-}
-
-struct Queued {
-    batch: Batch,
-    answer: SyncSender<Result<(), StoreError>>,
 }
 
 impl SledRecords {
@@ -96,7 +86,6 @@ impl SledRecords {
         if !reserve.exists() && free_bytes(path)? > options.min_free_bytes.saturating_mul(4) {
             std::fs::write(&reserve, vec![0; RESERVE_BYTES])?;
         }
-        let (queue, queued) = mpsc::sync_channel(QUEUE);
         let closed = Arc::new(AtomicBool::new(false));
         let committer = Committer {
             db: db.clone(),
@@ -105,32 +94,13 @@ impl SledRecords {
             min_free_bytes: options.min_free_bytes,
             closed: closed.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || committer.run(&queued))
-            .map_err(StoreError::Io)?;
+        let group = GroupCommit::start(Box::new(move |group| committer.commit(group)))?;
         Ok(Self {
             db,
-            queue: Some(queue),
-            committer: Mutex::new(Some(thread)),
             closed,
+            group,
             _lock: lock,
         })
-    }
-}
-
-impl Drop for SledRecords {
-    fn drop(&mut self) {
-        // Closing the queue ends the committer after what is queued; the directory's lock goes after that.
-        self.queue = None;
-        if let Some(thread) = self
-            .committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -192,16 +162,7 @@ impl Records for SledRecords {
         if let Err(error) = batch.check() {
             return Ticket::done(Err(error));
         }
-        let (answer, receiver) = mpsc::sync_channel(1);
-        let queued = self
-            .queue
-            .as_ref()
-            .is_some_and(|queue| queue.send(Queued { batch, answer }).is_ok());
-        if queued {
-            Ticket::pending(receiver)
-        } else {
-            Ticket::done(Err(StoreError::Closed))
-        }
+        Ticket::pending(self.group.submit(batch))
     }
 
     fn bytes_on_disk(&self) -> Result<u64, StoreError> {
@@ -218,18 +179,6 @@ struct Committer {
 }
 
 impl Committer {
-    fn run(&self, queued: &Receiver<Queued>) {
-        while let Ok(first) = queued.recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && let Ok(next) = queued.try_recv()
-            {
-                group.push(next);
-            }
-            self.commit(group);
-        }
-    }
-
     fn commit(&self, group: Vec<Queued>) {
         if self.closed.load(Ordering::Acquire) {
             for queued in group {

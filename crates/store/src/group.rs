@@ -1,0 +1,200 @@
+//! Group commit: batches that queue while one flush runs share the next.
+//!
+//! Whoever waits for a batch while nobody commits does so itself, which spares a lone writer two changes of thread (some
+//! 50 us of 250 on two cores). Under load one thread takes over: the leader commits its own group only, and is not kept by
+//! those who came later.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use crate::{Batch, StoreError};
+
+/// Batches that may wait; more block their submitters.
+const QUEUE: usize = 4096;
+/// Most batches that share one flush.
+const GROUP: usize = 1024;
+
+type Answer = Result<(), StoreError>;
+
+/// A batch, and who waits for it.
+pub(crate) struct Queued {
+    pub(crate) batch: Batch,
+    pub(crate) answer: SyncSender<Answer>,
+}
+
+/// Commits a group in order, and answers each of it.
+type Commit = Box<dyn FnMut(Vec<Queued>) + Send>;
+
+/// The queue of a store, and the thread that empties it when nobody else does.
+pub(crate) struct GroupCommit {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something in the queue that the thread should see to, or the store closes.
+    work: Condvar,
+    /// There is room in the queue again.
+    room: Condvar,
+    commit: Mutex<Commit>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Queued>,
+    /// Somebody asked for the thread.
+    kicked: bool,
+    closed: bool,
+}
+
+impl GroupCommit {
+    pub(crate) fn start(commit: Commit) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            commit: Mutex::new(commit),
+        });
+        let worker = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || worker.run())
+            .map_err(StoreError::Io)?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues a batch; it is committed when its [`Pending`] is waited for or dropped, or along with others.
+    pub(crate) fn submit(&self, batch: Batch) -> Pending {
+        let (answer, receiver) = sync_channel(1);
+        let mut queue = self.shared.queue();
+        while queue.waiting.len() >= QUEUE {
+            self.shared.kick(&mut queue);
+            queue = self
+                .shared
+                .room
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.waiting.push_back(Queued { batch, answer });
+        Pending {
+            shared: self.shared.clone(),
+            receiver,
+            answered: false,
+        }
+    }
+}
+
+impl Drop for GroupCommit {
+    /// Commits what is queued; nothing is left to write after that.
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.closed = true;
+        drop(queue);
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kick(&self, queue: &mut Queue) {
+        queue.kicked = true;
+        self.work.notify_one();
+    }
+
+    fn run(&self) {
+        loop {
+            let mut queue = self.queue();
+            while !queue.kicked && !queue.closed {
+                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            if queue.closed && queue.waiting.is_empty() {
+                return;
+            }
+            queue.kicked = false;
+            drop(queue);
+            let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+            while self.commit_group(&mut commit) {}
+            drop(commit);
+            // Whoever queued after the last look and found the commit locked counts on this.
+            self.hand_over();
+        }
+    }
+
+    /// Commits one group if nobody else commits; otherwise whoever does sees to it that all are.
+    fn lead(&self) {
+        let mut commit = match self.commit.try_lock() {
+            Ok(commit) => commit,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.commit_group(&mut commit);
+        drop(commit);
+        self.hand_over();
+    }
+
+    /// Has the thread go on with what is left. Called after the commit was unlocked: a batch that is queued before this
+    /// looks is seen here, and one that is queued after can lock the commit itself.
+    fn hand_over(&self) {
+        let mut queue = self.queue();
+        if !queue.waiting.is_empty() {
+            self.kick(&mut queue);
+        }
+    }
+
+    /// Whether there was anything to commit.
+    fn commit_group(&self, commit: &mut Commit) -> bool {
+        let group: Vec<Queued> = {
+            let mut queue = self.queue();
+            let count = queue.waiting.len().min(GROUP);
+            queue.waiting.drain(..count).collect()
+        };
+        if group.is_empty() {
+            return false;
+        }
+        self.room.notify_all();
+        commit(group);
+        true
+    }
+}
+
+/// A batch in the queue.
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+    receiver: Receiver<Answer>,
+    answered: bool,
+}
+
+impl Pending {
+    pub(crate) fn wait(mut self) -> Answer {
+        self.answered = true;
+        if let Ok(answer) = self.receiver.try_recv() {
+            return answer;
+        }
+        self.shared.lead();
+        self.receiver.recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.shared.hand_over();
+        }
+    }
+}
