@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asterism_store::{Records, SledOptions, SledRecords, StoreError, files};
+use asterism_store::{FileSpool, Records, SledOptions, SledRecords, SpoolOptions, StoreError, files};
 
 use crate::{
     call::Gate,
@@ -38,7 +38,7 @@ pub enum StartError {
 
 /// What every service stands on.
 pub struct Foundation {
-    /// The service's records; the outbox uses the key prefixes 0xE0 and 0xE1 of them.
+    /// The service's records.
     pub records: Arc<dyn Records>,
     /// Makes and checks tokens.
     pub authority: Arc<Authority>,
@@ -81,7 +81,12 @@ impl Foundation {
         let limits = OutboxLimits {
             max_events: common.outbox_max_events,
         };
-        let outbox = Outbox::open(records.clone(), name, limits, sink)?;
+        let options = SpoolOptions {
+            lock_patience: LOCK_PATIENCE,
+            ..SpoolOptions::default()
+        };
+        let spool = FileSpool::open(&common.data_dir.join("outbox"), options)?;
+        let outbox = Outbox::new(Arc::new(spool), name, limits, sink);
         let gate = Gate::new(authority.clone(), outbox, &common.limits);
         Ok(Self {
             records,

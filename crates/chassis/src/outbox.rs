@@ -1,29 +1,25 @@
 //! Events on their way to audit: durable here before the result of what they tell of is released.
 //!
-//! The rule: an event's sequence number is given out in the order in which batches reach the store, and an event is
+//! The rule: an event's sequence number is given out in the order in which events reach the spool, and an event is
 //! forwarded only after it is durable here; so what audit ever saw of this source survives any crash of it. Events go at
-//! least once; audit drops repeats by event id. What audit acknowledged is deleted along with later writes, so that
+//! least once; audit drops repeats by event id. What audit acknowledged is trimmed along with later writes, so that
 //! forwarding costs the hot path no fsync of its own.
 //!
 //! An operation that changes something takes [`Room`] for its event first, so that nothing is done that cannot be
 //! recorded afterwards. A number whose write failed (a full disk) is not used again, because later ones may be on
-//! their way already: audit then reports a hole, which is the truth. After any other failed write the store is closed,
+//! their way already: audit then reports a hole, which is the truth. After any other failed write the spool is closed,
 //! and everything is refused until a restart.
 
 mod event;
 mod forward;
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use asterism_proto::audit::Event;
-use asterism_store::{Batch, MAX_VALUE, Records, StoreError, Ticket};
+use asterism_store::{Spool, StoreError, Ticket, spool::MAX_ENTRY};
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,13 +29,7 @@ pub use forward::Sink;
 
 use crate::error::{ErrorClass, Failure};
 
-/// Records: this byte and the sequence number, big-endian -> the event.
-const EVENT: u8 = 0xE0;
-/// Record: this byte -> the next sequence number, big-endian.
-const NEXT: u8 = 0xE1;
-/// Acknowledged events that one write deletes along with its own.
-const DELETES_PER_WRITE: usize = 64;
-/// Events that may be on their way to the store without anybody who waits for them.
+/// Events that may be on their way to the spool without anybody who waits for them.
 const MAX_UNWAITED: usize = 4096;
 
 /// How much may wait.
@@ -55,7 +45,7 @@ pub struct Outbox {
     handle: Arc<Handle>,
 }
 
-/// Ends the forwarder, which has a share of its own in the store.
+/// Ends the forwarder, which has a share of its own in the spool.
 struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
@@ -66,11 +56,9 @@ impl Drop for Handle {
 
 pub(crate) struct Shared {
     source: &'static str,
-    records: Arc<dyn Records>,
+    spool: Arc<dyn Spool>,
     limits: OutboxLimits,
     state: Mutex<State>,
-    /// All events below are durable (or were never written).
-    durable_below: AtomicU64,
     serving: watch::Sender<bool>,
     /// There is something to forward.
     wake: Notify,
@@ -86,76 +74,45 @@ struct State {
     depth: u64,
     /// Room that was promised and is not yet used.
     promised: u64,
-    /// Delivered, but not yet deleted here.
-    delivered: BTreeSet<u64>,
-    /// On their way to the store; nobody waits for them.
-    unwaited: Vec<Submitted>,
+    /// Events were delivered since the last sweep.
+    unswept: bool,
+    /// On their way to the spool; nobody waits for them.
+    unwaited: Vec<Ticket>,
     /// Refusals of strangers for which there was no room.
     unrecorded: u64,
     /// Set after a failed write: nothing more can be promised.
     broken: bool,
 }
 
-/// An event that is on its way to the store.
-struct Submitted {
-    sequence: u64,
-    ticket: Ticket,
-    /// Deleted by the same write.
-    deletes: Vec<u64>,
-}
-
 impl Outbox {
-    /// Opens the outbox of `source` over records, of which it uses two key prefixes, and starts to forward.
+    /// The outbox of `source` over a spool of its own; starts to forward.
     ///
     /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// The store's own.
-    pub fn open(
-        records: Arc<dyn Records>,
-        source: &'static str,
-        limits: OutboxLimits,
-        sink: Sink,
-    ) -> Result<Self, StoreError> {
-        let next = match records.get(&[NEXT])? {
-            Some(bytes) => {
-                let bytes = bytes
-                    .try_into()
-                    .map_err(|_| StoreError::Damaged("outbox head".to_owned()))?;
-                u64::from_be_bytes(bytes)
-            }
-            None => 1,
-        };
-        if !records.scan(&event_key(next), &[EVENT], 1)?.is_empty() {
-            return Err(StoreError::Damaged(
-                "the outbox holds events beyond its head".to_owned(),
-            ));
-        }
-        let depth = count(&*records)?;
+    pub fn new(spool: Arc<dyn Spool>, source: &'static str, limits: OutboxLimits, sink: Sink) -> Self {
+        let depth = spool.len();
         let shared = Arc::new(Shared {
             source,
-            records,
             limits,
             state: Mutex::new(State {
-                next,
+                next: spool.next(),
                 depth,
                 promised: 0,
-                delivered: BTreeSet::new(),
+                unswept: false,
                 unwaited: vec![],
                 unrecorded: 0,
                 broken: false,
             }),
-            durable_below: AtomicU64::new(next),
             serving: watch::Sender::new(depth < limits.max_events),
             wake: Notify::new(),
             hurry: Notify::new(),
             depth: watch::Sender::new(depth),
             closed: CancellationToken::new(),
+            spool,
         });
         tokio::spawn(forward::run(shared.clone(), sink));
-        Ok(Self {
+        Self {
             handle: Arc::new(Handle(shared)),
-        })
+        }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -165,7 +122,7 @@ impl Outbox {
     /// Takes room for one event, before an operation begins that must not go unrecorded.
     ///
     /// # Errors
-    /// `AUDIT_UNAVAILABLE` when the outbox is full or its store failed.
+    /// `AUDIT_UNAVAILABLE` when the outbox is full or its spool failed.
     pub fn reserve(&self) -> Result<Room, Failure> {
         let shared = self.shared();
         let mut state = shared.state();
@@ -181,7 +138,7 @@ impl Outbox {
     /// Records an event; blocks until it is durable.
     ///
     /// # Errors
-    /// `AUDIT_UNAVAILABLE` when the outbox is full or its store failed: the operation must not be released then.
+    /// `AUDIT_UNAVAILABLE` when the outbox is full or its spool failed: the operation must not be released then.
     pub fn record(&self, event: AuditEvent) -> Result<(), Failure> {
         self.reserve()?.record(event)
     }
@@ -218,8 +175,9 @@ impl Outbox {
             }
             return;
         }
-        let submitted = shared.submit(&mut state, event);
-        state.unwaited.push(submitted);
+        let ticket = shared.submit(&mut state, event);
+        ticket.start();
+        state.unwaited.push(ticket);
         drop(state);
         shared.wake.notify_one();
     }
@@ -256,7 +214,7 @@ impl Outbox {
         if tokio::time::timeout(patience, empty).await.is_err() {
             return false;
         }
-        // What is deleted now does not go again after a restart. A failure here closes the store, which the next event
+        // What is trimmed now does not go again after a restart. A failure here closes the spool, which the next event
         // reports.
         let _ = tokio::task::spawn_blocking(move || shared.sweep()).await;
         true
@@ -273,19 +231,19 @@ impl Room {
     /// Records the event; blocks until it is durable.
     ///
     /// # Errors
-    /// `AUDIT_UNAVAILABLE` when the store failed: the operation must not be released then.
+    /// `AUDIT_UNAVAILABLE` when the spool failed: the operation must not be released then.
     pub fn record(self, event: AuditEvent) -> Result<(), Failure> {
         let shared = &*self.shared;
         let event = event.into_wire(shared.source);
-        let submitted = {
+        let ticket = {
             let mut state = shared.state();
             if state.broken {
                 return Err(unavailable());
             }
-            // Submitted under the lock: the store sees sequence numbers in order.
+            // Submitted under the lock: the spool sees sequence numbers in order.
             shared.submit(&mut state, event)
         };
-        let recorded = shared.settle(submitted);
+        let recorded = shared.settle(ticket);
         shared.wake.notify_one();
         recorded
     }
@@ -306,62 +264,36 @@ impl Shared {
         state.broken || state.depth + state.promised >= self.limits.max_events
     }
 
-    /// Gives an event its number and sends it to the store, along with deletions that are due.
-    fn submit(&self, state: &mut State, mut event: Event) -> Submitted {
+    /// Gives an event its number and sends it to the spool.
+    fn submit(&self, state: &mut State, mut event: Event) -> Ticket {
         let sequence = state.next;
         event.source_sequence = sequence;
         let bytes = event.encode_to_vec();
-        debug_assert!(bytes.len() <= MAX_VALUE, "an event's fields are capped");
-        let mut batch = Batch::new()
-            .put(event_key(sequence), bytes)
-            .put([NEXT], (sequence + 1).to_be_bytes());
-        let mut deletes = vec![];
-        while deletes.len() < DELETES_PER_WRITE
-            && let Some(delivered) = state.delivered.pop_first()
-        {
-            batch = batch.delete(event_key(delivered));
-            deletes.push(delivered);
-        }
+        debug_assert!(bytes.len() <= MAX_ENTRY, "an event's fields are capped");
         state.next += 1;
         state.depth += 1;
         self.publish(state);
-        Submitted {
-            sequence,
-            ticket: self.records.submit(batch),
-            deletes,
-        }
+        self.spool.append(sequence, bytes)
     }
 
     /// Blocks until an event is durable, or is not going to be.
-    fn settle(&self, submitted: Submitted) -> Result<(), Failure> {
-        let Submitted {
-            sequence,
-            ticket,
-            deletes,
-        } = submitted;
-        match ticket.wait() {
-            Ok(()) => {
-                self.durable_below.fetch_max(sequence + 1, Ordering::AcqRel);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::error!(%error, source = self.source, "an event could not be recorded");
-                let mut state = self.state();
-                state.depth -= 1;
-                state.delivered.extend(deletes);
-                state.broken |= !matches!(error, StoreError::NoSpace);
-                self.publish(&state);
-                Err(unavailable())
-            }
-        }
+    fn settle(&self, ticket: Ticket) -> Result<(), Failure> {
+        ticket.wait().map_err(|error| {
+            tracing::error!(%error, source = self.source, "an event could not be recorded");
+            let mut state = self.state();
+            state.depth -= 1;
+            state.broken |= !matches!(error, StoreError::NoSpace);
+            self.publish(&state);
+            unavailable()
+        })
     }
 
     /// Settles what nobody waits for.
     fn settle_unwaited(&self) {
         let unwaited = std::mem::take(&mut self.state().unwaited);
-        for submitted in unwaited {
+        for ticket in unwaited {
             // A failure is logged, and closes the outbox for others.
-            let _ = self.settle(submitted);
+            let _ = self.settle(ticket);
         }
     }
 
@@ -377,66 +309,35 @@ impl Shared {
     /// Durable events from `from` on, that no earlier pass delivered.
     fn pending(&self, from: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.settle_unwaited();
-        let durable_below = self.durable_below.load(Ordering::Acquire);
-        let records = self.records.scan(&event_key(from), &[EVENT], limit)?;
-        let mut events = Vec::with_capacity(records.len());
-        for (_, value) in records {
-            let event = Event::decode(value.as_slice())
-                .map_err(|_| StoreError::Damaged("an event in the outbox cannot be read".to_owned()))?;
-            if event.source_sequence >= durable_below {
-                break;
-            }
-            events.push(event);
-        }
-        Ok(events)
+        let entries = self.spool.read(from, limit)?;
+        let decoded = entries
+            .into_iter()
+            .map(|(_, bytes)| Event::decode(bytes.as_slice()));
+        decoded
+            .collect::<Result<_, _>>()
+            .map_err(|_| StoreError::Damaged("an event in the outbox cannot be read".to_owned()))
     }
 
-    /// Marks events as acknowledged by audit; they are deleted with the next writes.
-    fn delivered(&self, sequences: impl Iterator<Item = u64>) {
+    /// Takes note that audit acknowledged the `count` oldest events, which end before `below`.
+    fn delivered(&self, count: usize, below: u64) {
+        self.spool.trim(below);
         let mut state = self.state();
-        for sequence in sequences {
-            state.depth -= 1;
-            state.delivered.insert(sequence);
-        }
+        state.depth -= count as u64;
+        state.unswept = true;
         self.publish(&state);
     }
 
-    fn has_deletions(&self) -> bool {
-        !self.state().delivered.is_empty()
+    fn is_unswept(&self) -> bool {
+        self.state().unswept
     }
 
-    /// Deletes what was acknowledged, when no write came along to do it.
+    /// Makes it durable that events were delivered, when no write came along to do it.
     fn sweep(&self) -> Result<(), StoreError> {
-        let delivered = std::mem::take(&mut self.state().delivered);
-        if delivered.is_empty() {
-            return Ok(());
+        if std::mem::take(&mut self.state().unswept) {
+            self.spool.settle().wait()?;
         }
-        self.records.commit(
-            delivered
-                .into_iter()
-                .fold(Batch::new(), |batch, at| batch.delete(event_key(at))),
-        )
+        Ok(())
     }
-}
-
-/// The number of events in the records.
-fn count(records: &dyn Records) -> Result<u64, StoreError> {
-    const PAGE: usize = 10_000;
-    let mut total = 0;
-    let mut from = vec![EVENT];
-    loop {
-        let page = records.scan(&from, &[EVENT], PAGE)?;
-        let Some((last, _)) = page.last() else {
-            return Ok(total);
-        };
-        total += page.len() as u64;
-        from.clone_from(last);
-        from.push(0);
-    }
-}
-
-fn event_key(sequence: u64) -> Vec<u8> {
-    [&[EVENT], sequence.to_be_bytes().as_slice()].concat()
 }
 
 fn unavailable() -> Failure {

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -81,4 +82,26 @@ pub fn lock_dir(dir: &Path) -> Result<DirLock, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked),
         Err(error) => Err(StoreError::Io(error.into())),
     }
+}
+
+/// As [`lock_dir`], but waits for `patience` for a predecessor that is letting go.
+///
+/// # Errors
+/// [`StoreError::Locked`]
+pub(crate) fn lock_dir_patiently(dir: &Path, patience: Duration) -> Result<DirLock, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match lock_dir(dir) {
+            Err(StoreError::Locked) if begun.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Bytes that an ordinary user may still fill on the disk of `path`.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
+    let stat = rustix::fs::statvfs(path).map_err(|error| StoreError::Io(error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

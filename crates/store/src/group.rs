@@ -1,6 +1,6 @@
-//! Group commit: batches that queue while one flush runs share the next.
+//! Group commit: writes that queue while one flush runs share the next.
 //!
-//! Whoever waits for a batch while nobody commits does so itself, which spares a lone writer two changes of thread (some
+//! Whoever waits for a write while nobody commits does so itself, which spares a lone writer two changes of thread (some
 //! 50 us of 250 on two cores). Under load one thread takes over: the leader commits its own group only, and is not kept by
 //! those who came later.
 
@@ -13,51 +13,54 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::{Batch, StoreError};
+use crate::StoreError;
 
-/// Batches that may wait; more block their submitters.
+/// Writes that may wait; more block their submitters.
 const QUEUE: usize = 4096;
-/// Most batches that share one flush.
+/// Most writes that share one flush.
 const GROUP: usize = 1024;
 
 type Answer = Result<(), StoreError>;
 
-/// A batch, and who waits for it.
-pub(crate) struct Queued {
-    pub(crate) batch: Batch,
+/// What is to be written, and who waits for it.
+pub(crate) struct Queued<T> {
+    pub(crate) payload: T,
     pub(crate) answer: SyncSender<Answer>,
 }
 
 /// Commits a group in order, and answers each of it.
-type Commit = Box<dyn FnMut(Vec<Queued>) + Send>;
+type Commit<T> = Box<dyn FnMut(Vec<Queued<T>>) + Send>;
 
 /// The queue of a store, and the thread that empties it when nobody else does.
-pub(crate) struct GroupCommit {
-    shared: Arc<Shared>,
+pub(crate) struct GroupCommit<T> {
+    shared: Arc<Shared<T>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct Shared<T> {
+    queue: Mutex<Queue<T>>,
     /// There is something in the queue that the thread should see to, or the store closes.
     work: Condvar,
     /// There is room in the queue again.
     room: Condvar,
-    commit: Mutex<Commit>,
+    commit: Mutex<Commit<T>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Queued>,
+struct Queue<T> {
+    waiting: VecDeque<Queued<T>>,
     /// Somebody asked for the thread.
     kicked: bool,
     closed: bool,
 }
 
-impl GroupCommit {
-    pub(crate) fn start(commit: Commit) -> Result<Self, StoreError> {
+impl<T: Send + 'static> GroupCommit<T> {
+    pub(crate) fn start(commit: Commit<T>) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                waiting: VecDeque::new(),
+                kicked: false,
+                closed: false,
+            }),
             work: Condvar::new(),
             room: Condvar::new(),
             commit: Mutex::new(commit),
@@ -73,8 +76,8 @@ impl GroupCommit {
         })
     }
 
-    /// Queues a batch; it is committed when its [`Pending`] is waited for or dropped, or along with others.
-    pub(crate) fn submit(&self, batch: Batch) -> Pending {
+    /// Queues a write; it is committed when its [`Pending`] is waited for or dropped, or along with others.
+    pub(crate) fn submit(&self, payload: T) -> Pending {
         let (answer, receiver) = sync_channel(1);
         let mut queue = self.shared.queue();
         while queue.waiting.len() >= QUEUE {
@@ -85,7 +88,7 @@ impl GroupCommit {
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        queue.waiting.push_back(Queued { batch, answer });
+        queue.waiting.push_back(Queued { payload, answer });
         Pending {
             shared: self.shared.clone(),
             receiver,
@@ -94,7 +97,7 @@ impl GroupCommit {
     }
 }
 
-impl Drop for GroupCommit {
+impl<T> Drop for GroupCommit<T> {
     /// Commits what is queued; nothing is left to write after that.
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
@@ -107,12 +110,12 @@ impl Drop for GroupCommit {
     }
 }
 
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl<T> Shared<T> {
+    fn queue(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kick(&self, queue: &mut Queue) {
+    fn kick(&self, queue: &mut Queue<T>) {
         queue.kicked = true;
         self.work.notify_one();
     }
@@ -132,12 +135,12 @@ impl Shared {
             while self.commit_group(&mut commit) {}
             drop(commit);
             // Whoever queued after the last look and found the commit locked counts on this.
-            self.hand_over();
+            self.pass_on();
         }
     }
 
     /// Commits one group if nobody else commits; otherwise whoever does sees to it that all are.
-    fn lead(&self) {
+    fn try_lead(&self) {
         let mut commit = match self.commit.try_lock() {
             Ok(commit) => commit,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -145,12 +148,12 @@ impl Shared {
         };
         self.commit_group(&mut commit);
         drop(commit);
-        self.hand_over();
+        self.pass_on();
     }
 
-    /// Has the thread go on with what is left. Called after the commit was unlocked: a batch that is queued before this
-    /// looks is seen here, and one that is queued after can lock the commit itself.
-    fn hand_over(&self) {
+    /// Has the thread go on with what is left. Called after the commit was unlocked: what is queued before this looks is
+    /// seen here, and what is queued after can lock the commit itself.
+    fn pass_on(&self) {
         let mut queue = self.queue();
         if !queue.waiting.is_empty() {
             self.kick(&mut queue);
@@ -158,8 +161,8 @@ impl Shared {
     }
 
     /// Whether there was anything to commit.
-    fn commit_group(&self, commit: &mut Commit) -> bool {
-        let group: Vec<Queued> = {
+    fn commit_group(&self, commit: &mut Commit<T>) -> bool {
+        let group: Vec<Queued<T>> = {
             let mut queue = self.queue();
             let count = queue.waiting.len().min(GROUP);
             queue.waiting.drain(..count).collect()
@@ -173,14 +176,36 @@ impl Shared {
     }
 }
 
-/// A batch in the queue.
+/// What somebody who waits can do about it.
+trait Lead: Send + Sync {
+    /// Commits, if nobody else does.
+    fn lead(&self);
+    /// Has the thread commit.
+    fn hand_over(&self);
+}
+
+impl<T: Send> Lead for Shared<T> {
+    fn lead(&self) {
+        self.try_lead();
+    }
+
+    fn hand_over(&self) {
+        self.pass_on();
+    }
+}
+
+/// Something in the queue.
 pub(crate) struct Pending {
-    shared: Arc<Shared>,
+    shared: Arc<dyn Lead>,
     receiver: Receiver<Answer>,
     answered: bool,
 }
 
 impl Pending {
+    pub(crate) fn start(&self) {
+        self.shared.hand_over();
+    }
+
     pub(crate) fn wait(mut self) -> Answer {
         self.answered = true;
         if let Ok(answer) = self.receiver.try_recv() {
@@ -194,7 +219,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.answered {
-            self.shared.hand_over();
+            self.start();
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Durable records (sled) and blobs (file system) behind two small traits.
+//! Durable records (sled), blobs and a spool (file system) behind small traits.
 //!
-//! [`Records`] holds small ordered records and commits batches atomically; [`Blobs`] holds large immutable files. Both
-//! acknowledge only what is on the disk: sled's own `flush` does not fsync, so the committer here does.
+//! [`Records`] holds small ordered records and commits batches atomically; [`Blobs`] holds large immutable files; [`Spool`] holds
+//! what waits to be sent. All acknowledge only what is on the disk: sled's own `flush` does not fsync, so the committer here does.
 
 pub mod blobs;
 pub mod error;
@@ -10,9 +10,11 @@ mod group;
 mod memory;
 pub mod records;
 mod sled_records;
+pub mod spool;
 
 pub use blobs::{BlobName, BlobReader, BlobWriter, Blobs, FsBlobs, sweep};
 pub use error::StoreError;
 pub use memory::MemoryRecords;
 pub use records::{Batch, MAX_VALUE, Records, Ticket};
 pub use sled_records::{SledOptions, SledRecords};
+pub use spool::{FileSpool, Spool, SpoolOptions};

@@ -107,7 +107,7 @@ impl Batch {
     }
 }
 
-/// The answer to a submitted batch, to be waited for.
+/// The answer to a submitted write, to be waited for.
 #[must_use]
 pub struct Ticket(State);
 
@@ -121,11 +121,23 @@ impl Ticket {
         Self(State::Done(result))
     }
 
+    /// A write that failed at once.
+    pub fn failed(error: StoreError) -> Self {
+        Self(State::Done(Err(error)))
+    }
+
     pub(crate) fn pending(pending: Pending) -> Self {
         Self(State::Pending(pending))
     }
 
-    /// Blocks until the batch is durable, or is not going to be.
+    /// Has the write made without being waited for; else it may be made no sooner than somebody waits.
+    pub fn start(&self) {
+        if let State::Pending(pending) = &self.0 {
+            pending.start();
+        }
+    }
+
+    /// Blocks until it is durable, or is not going to be.
     ///
     /// # Errors
     /// As [`Records::commit`].

@@ -13,12 +13,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     StoreError,
-    files::{DirLock, create_private_dir, lock_dir},
+    files::{DirLock, create_private_dir, free_bytes, lock_dir_patiently},
     group::{GroupCommit, Queued},
     records::{Batch, MAX_VALUE, Record, Records, Ticket},
 };
@@ -53,7 +53,7 @@ pub struct SledRecords {
     db: sled::Db,
     closed: Arc<AtomicBool>,
     // Dropped in this order: the queue commits what it holds, then the directory's lock goes.
-    group: GroupCommit,
+    group: GroupCommit<Batch>,
     _lock: DirLock,
 }
 
@@ -65,7 +65,7 @@ impl SledRecords {
     /// [`StoreError::NoSpace`].
     pub fn open(path: &Path, options: SledOptions) -> Result<Self, StoreError> {
         create_private_dir(path)?;
-        let lock = lock_patiently(path, options.lock_patience)?;
+        let lock = lock_dir_patiently(path, options.lock_patience)?;
         let reserve = path.join("reserve");
         if free_bytes(path)? < options.min_free_bytes {
             // sled cannot even open on a full disk.
@@ -179,7 +179,7 @@ struct Committer {
 }
 
 impl Committer {
-    fn commit(&self, group: Vec<Queued>) {
+    fn commit(&self, group: Vec<Queued<Batch>>) {
         if self.closed.load(Ordering::Acquire) {
             for queued in group {
                 let _ = queued.answer.send(Err(StoreError::Closed));
@@ -189,9 +189,9 @@ impl Committer {
         if free_bytes(&self.path).is_ok_and(|free| free < self.min_free_bytes) {
             for queued in group {
                 // Deletions make room, sooner or later.
-                let frees = queued.batch.writes.iter().all(|(_, value)| value.is_none());
+                let frees = queued.payload.writes.iter().all(|(_, value)| value.is_none());
                 let result = if frees {
-                    self.write(std::slice::from_ref(&queued.batch)).pop()
+                    self.write(std::slice::from_ref(&queued.payload)).pop()
                 } else {
                     None
                 };
@@ -199,7 +199,7 @@ impl Committer {
             }
             return;
         }
-        let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|q| (q.batch, q.answer)).unzip();
+        let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|q| (q.payload, q.answer)).unzip();
         for (result, answer) in self.write(&batches).into_iter().zip(answers) {
             // A submitter that no longer waits is fine.
             let _ = answer.send(result);
@@ -263,28 +263,11 @@ impl Committer {
     }
 }
 
-fn lock_patiently(path: &Path, patience: Duration) -> Result<DirLock, StoreError> {
-    let begun = Instant::now();
-    loop {
-        match lock_dir(path) {
-            Err(StoreError::Locked) if begun.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            result => return result,
-        }
-    }
-}
-
 fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Some(end)
-}
-
-fn free_bytes(path: &Path) -> Result<u64, StoreError> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| StoreError::Io(error.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Runs a read; a panic inside sled becomes an error.

@@ -6,7 +6,7 @@ mod streams;
 use std::{sync::Arc, time::Duration};
 
 use asterism_proto::audit::{Event, Outcome as WireOutcome};
-use asterism_store::{MemoryRecords, Records as _};
+use asterism_store::{FileSpool, Spool as _, SpoolOptions};
 use prost::Message as _;
 use tonic::{Code, Request};
 
@@ -23,20 +23,20 @@ const ENCRYPT: &str = "asterism.kms.v1.KeyManagementService/Encrypt";
 struct Fixture {
     gate: Gate,
     authority: Arc<Authority>,
-    records: Arc<MemoryRecords>,
+    spool: Arc<FileSpool>,
     _dir: tempfile::TempDir,
 }
 
 fn fixture(limits: Limits, max_events: u64) -> Fixture {
     let dir = tempfile::tempdir().expect("directory");
     let authority = Arc::new(Authority::load_or_create(dir.path()).expect("authority"));
-    let records = Arc::new(MemoryRecords::new());
-    let outbox =
-        Outbox::open(records.clone(), "kms", OutboxLimits { max_events }, Sink::Hold).expect("outbox");
+    let spool = FileSpool::open(&dir.path().join("outbox"), SpoolOptions::default()).expect("spool");
+    let spool = Arc::new(spool);
+    let outbox = Outbox::new(spool.clone(), "kms", OutboxLimits { max_events }, Sink::Hold);
     Fixture {
         gate: Gate::new(authority.clone(), outbox, &limits),
         authority,
-        records,
+        spool,
         _dir: dir,
     }
 }
@@ -57,7 +57,11 @@ impl Fixture {
 
     /// Everything that was recorded, in order.
     fn events(&self) -> Vec<Event> {
-        let records = self.records.scan(&[0xE0], &[0xE0], 1_000).expect("scan");
+        // What nobody waited for is on its way.
+        while self.spool.len() < self.gate.outbox().depth() {
+            std::thread::yield_now();
+        }
+        let records = self.spool.read(0, 1_000).expect("entries");
         records
             .iter()
             .map(|(_, value)| Event::decode(value.as_slice()).expect("an event"))

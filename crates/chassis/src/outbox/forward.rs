@@ -20,7 +20,7 @@ const LINGER: Duration = Duration::from_millis(20);
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Without new events for so long, acknowledged ones are deleted by a write of their own.
+/// Without new events for so long, a write of its own makes it durable which were acknowledged.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Makes a token for each call.
@@ -72,14 +72,16 @@ async fn forward(shared: Arc<Shared>, sink: Sink) {
             linger(&shared).await;
             continue;
         }
-        let sequences: Vec<u64> = events.iter().map(|event| event.source_sequence).collect();
+        let (count, last) = (
+            events.len(),
+            events.last().map_or(from, |event| event.source_sequence),
+        );
         match sender.send(events).await {
             Ok(()) => {
                 pause = FIRST_PAUSE;
-                from = sequences.last().map_or(from, |last| last + 1);
-                let more = sequences.len() == BATCH;
-                shared.delivered(sequences.into_iter());
-                if !more {
+                from = last + 1;
+                shared.delivered(count, from);
+                if count < BATCH {
                     linger(&shared).await;
                 }
             }
@@ -97,12 +99,12 @@ async fn forward(shared: Arc<Shared>, sink: Sink) {
     }
 }
 
-/// Waits for events, and meanwhile deletes what was acknowledged.
+/// Waits for events, and meanwhile settles what was acknowledged.
 async fn wait(shared: &Arc<Shared>) {
     while tokio::time::timeout(IDLE, shared.wake.notified()).await.is_err() {
-        if shared.has_deletions() {
+        if shared.is_unswept() {
             let sweeper = shared.clone();
-            // A failed sweep closes the store, which the next event reports.
+            // A failed sweep closes the spool, which the next event reports.
             let _ = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
         }
     }

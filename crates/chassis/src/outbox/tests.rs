@@ -1,22 +1,28 @@
 mod forwarding;
 
 use std::{
-    collections::BTreeMap,
-    sync::atomic::AtomicBool,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
-use asterism_store::{MemoryRecords, SledOptions, SledRecords, records::Record};
+use asterism_store::{FileSpool, SpoolOptions};
 
 use super::*;
 
-/// A predecessor may still be letting go of the store.
-const PATIENT: SledOptions = SledOptions {
-    cache_bytes: 4 << 20,
+/// A predecessor may still be letting go of the spool.
+const PATIENT: SpoolOptions = SpoolOptions {
+    segment_bytes: 64 << 10,
     min_free_bytes: 1 << 20,
     lock_patience: Duration::from_secs(20),
 };
 const LIMITS: OutboxLimits = OutboxLimits { max_events: 10_000 };
+
+fn open(dir: &Path, limits: OutboxLimits, sink: Sink) -> Outbox {
+    let spool = FileSpool::open(dir, PATIENT).expect("spool");
+    Outbox::new(Arc::new(spool), "kms", limits, sink)
+}
 
 fn event(resource: &str) -> AuditEvent {
     AuditEvent {
@@ -63,9 +69,8 @@ impl Log {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_many_threads_arrive_without_holes() {
     let dir = tempfile::tempdir().expect("directory");
-    let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
     let log = Log::default();
-    let outbox = Outbox::open(records, "kms", LIMITS, log.sink()).expect("outbox");
+    let outbox = open(dir.path(), LIMITS, log.sink());
     let threads: Vec<_> = (0..16)
         .map(|_| {
             let outbox = outbox.clone();
@@ -89,8 +94,7 @@ async fn what_audit_missed_comes_after_a_restart_and_numbers_go_on() {
     let log = Log::default();
     log.down.store(true, Ordering::SeqCst);
     {
-        let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
-        let outbox = Outbox::open(records, "kms", LIMITS, log.sink()).expect("outbox");
+        let outbox = open(dir.path(), LIMITS, log.sink());
         let recorded = tokio::task::spawn_blocking(move || {
             for _ in 0..5 {
                 outbox.record(event("keys/k")).expect("recorded");
@@ -99,8 +103,7 @@ async fn what_audit_missed_comes_after_a_restart_and_numbers_go_on() {
         recorded.await.expect("recorded");
     }
     log.down.store(false, Ordering::SeqCst);
-    let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
-    let outbox = Outbox::open(records, "kms", LIMITS, log.sink()).expect("outbox");
+    let outbox = open(dir.path(), LIMITS, log.sink());
     outbox.record_async(event("keys/k")).await.expect("recorded");
     assert!(outbox.flush(Duration::from_secs(10)).await);
     assert_eq!(log.sequences(), (1..=6).collect::<Vec<_>>());
@@ -118,8 +121,8 @@ async fn what_audit_missed_comes_after_a_restart_and_numbers_go_on() {
 async fn a_full_outbox_refuses_until_audit_takes_events_again() {
     let log = Log::default();
     log.down.store(true, Ordering::SeqCst);
-    let records = Arc::new(MemoryRecords::new());
-    let outbox = Outbox::open(records, "kms", OutboxLimits { max_events: 3 }, log.sink()).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), OutboxLimits { max_events: 3 }, log.sink());
     for _ in 0..3 {
         outbox.record(event("keys/k")).expect("room");
     }
@@ -136,14 +139,14 @@ async fn a_full_outbox_refuses_until_audit_takes_events_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_never_repeat_even_when_nothing_is_left() {
-    let records = Arc::new(MemoryRecords::new());
+    let dir = tempfile::tempdir().expect("directory");
     let log = Log::default();
     for round in 1..=3 {
-        let outbox = Outbox::open(records.clone(), "kms", LIMITS, log.sink()).expect("outbox");
+        let outbox = open(dir.path(), LIMITS, log.sink());
         outbox.record(event("keys/k")).expect("recorded");
         assert!(outbox.flush(Duration::from_secs(10)).await);
         assert_eq!(log.sequences(), (1..=round).collect::<Vec<_>>());
-        assert!(records.scan(&[EVENT], &[EVENT], 10).expect("scan").is_empty());
+        assert!(outbox.shared().spool.is_empty());
     }
 }
 
@@ -152,9 +155,9 @@ async fn an_outbox_that_nobody_holds_gives_its_store_back() {
     let dir = tempfile::tempdir().expect("directory");
     // An outbox without a sink waits for ever to deliver: it must not hold on to its store meanwhile.
     for _ in 0..2 {
-        let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
-        let kept = Arc::downgrade(&records);
-        let outbox = Outbox::open(records, "kms", LIMITS, Sink::Hold).expect("outbox");
+        let spool = Arc::new(FileSpool::open(dir.path(), PATIENT).expect("spool"));
+        let kept = Arc::downgrade(&spool);
+        let outbox = Outbox::new(spool, "kms", LIMITS, Sink::Hold);
         outbox.record_async(event("keys/k")).await.expect("recorded");
         drop(outbox);
         while kept.strong_count() > 0 {
@@ -166,7 +169,8 @@ async fn an_outbox_that_nobody_holds_gives_its_store_back() {
 #[tokio::test]
 async fn room_that_was_promised_is_there() {
     let limits = OutboxLimits { max_events: 2 };
-    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, Sink::Hold).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), limits, Sink::Hold);
     let promised = outbox.reserve().expect("room");
     outbox.record(event("keys/a")).expect("room");
     assert!(outbox.record(event("keys/b")).is_err(), "the rest is promised");
@@ -178,7 +182,8 @@ async fn room_that_was_promised_is_there() {
 #[tokio::test]
 async fn room_that_is_not_used_is_free_again() {
     let limits = OutboxLimits { max_events: 1 };
-    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, Sink::Hold).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), limits, Sink::Hold);
     drop(outbox.reserve().expect("room"));
     outbox.record(event("keys/a")).expect("room again");
 }
@@ -188,7 +193,8 @@ async fn strangers_fill_half_of_the_outbox_at_most() {
     let limits = OutboxLimits { max_events: 10 };
     let log = Log::default();
     log.down.store(true, Ordering::SeqCst);
-    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", limits, log.sink()).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), limits, log.sink());
     for _ in 0..100 {
         outbox.note(event(""));
     }
@@ -202,59 +208,58 @@ async fn strangers_fill_half_of_the_outbox_at_most() {
     assert_eq!(log.sequences(), (1..=6).collect::<Vec<_>>());
 }
 
-/// Records whose writes fail, when told.
-#[derive(Default)]
+/// A spool whose writes fail, when told.
 struct Failing {
-    inner: MemoryRecords,
+    inner: FileSpool,
     failing: AtomicBool,
 }
 
-impl Records for Failing {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get(key)
+impl Spool for Failing {
+    fn next(&self) -> u64 {
+        self.inner.next()
     }
 
-    fn scan(&self, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.inner.scan(from, prefix, limit)
+    fn len(&self) -> u64 {
+        self.inner.len()
     }
 
-    fn scan_back(
-        &self,
-        before: Option<&[u8]>,
-        prefix: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.inner.scan_back(before, prefix, limit)
+    fn append(&self, sequence: u64, entry: Vec<u8>) -> Ticket {
+        if self.failing.load(Ordering::SeqCst) {
+            return Ticket::failed(StoreError::Closed);
+        }
+        self.inner.append(sequence, entry)
     }
 
-    fn submit(&self, batch: Batch) -> Ticket {
-        // A precondition that cannot hold: only the store can make a ticket, and so fail one.
-        let failing = self.failing.load(Ordering::SeqCst);
-        self.inner.submit(if failing {
-            batch.expect_value([0], [0])
-        } else {
-            batch
-        })
+    fn read(&self, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.inner.read(from, limit)
     }
 
-    fn bytes_on_disk(&self) -> Result<u64, StoreError> {
-        self.inner.bytes_on_disk()
+    fn trim(&self, below: u64) {
+        self.inner.trim(below);
+    }
+
+    fn settle(&self) -> Ticket {
+        self.inner.settle()
     }
 }
 
 #[tokio::test]
 async fn after_a_failed_write_everything_is_refused() {
-    let records = Arc::new(Failing::default());
-    let outbox = Outbox::open(records.clone(), "kms", LIMITS, Sink::Hold).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let spool = Arc::new(Failing {
+        inner: FileSpool::open(dir.path(), PATIENT).expect("spool"),
+        failing: AtomicBool::new(false),
+    });
+    let outbox = Outbox::new(spool.clone(), "kms", LIMITS, Sink::Hold);
     outbox.record(event("keys/a")).expect("recorded");
     let promised = outbox.reserve().expect("room");
-    records.failing.store(true, Ordering::SeqCst);
+    spool.failing.store(true, Ordering::SeqCst);
     assert_eq!(
         outbox.record(event("keys/b")).expect_err("failed").reason(),
         "AUDIT_UNAVAILABLE"
     );
     // What is on the disk is unknown now, also when later writes would work.
-    records.failing.store(false, Ordering::SeqCst);
+    spool.failing.store(false, Ordering::SeqCst);
     assert!(promised.record(event("keys/c")).is_err());
     assert!(outbox.record(event("keys/d")).is_err());
     assert!(!*outbox.serving().borrow());
@@ -265,54 +270,35 @@ async fn after_a_failed_write_everything_is_refused() {
 async fn a_full_disk_refuses_events_and_still_lets_delivered_ones_go() {
     let dir = tempfile::tempdir().expect("directory");
     let log = Log::default();
-    let open = |options, sink| {
-        let records = Arc::new(SledRecords::open(dir.path(), options).expect("store"));
-        Outbox::open(records, "kms", LIMITS, sink).expect("outbox")
-    };
-    let outbox = open(SledOptions::default(), Sink::Hold);
-    outbox.record_async(event("keys/a")).await.expect("recorded");
-    drop(outbox);
-
-    // No disk has a pebibyte free: to the store it is full.
-    let full = SledOptions {
+    log.down.store(true, Ordering::SeqCst);
+    let full = SpoolOptions {
+        // No disk has a pebibyte free: once the first segment is full, there is no other.
         min_free_bytes: 1 << 50,
         ..PATIENT
     };
-    let outbox = open(full, log.sink());
-    assert!(
-        outbox.flush(Duration::from_secs(10)).await,
-        "what is there goes to audit"
-    );
-    let records = outbox.shared().records.clone();
-    assert!(
-        records.scan(&[EVENT], &[EVENT], 10).expect("scan").is_empty(),
-        "and makes room"
-    );
-    let refused = outbox.record_async(event("keys/b")).await.expect_err("full");
+    let spool = Arc::new(FileSpool::open(dir.path(), full).expect("spool"));
+    let outbox = Outbox::new(spool.clone(), "kms", LIMITS, log.sink());
+    let mut recorded = 0;
+    let refused = loop {
+        match outbox.record_async(event("keys/k")).await {
+            Ok(()) => recorded += 1,
+            Err(refused) => break refused,
+        }
+    };
     assert_eq!(refused.reason(), "AUDIT_UNAVAILABLE");
-    assert_eq!(outbox.depth(), 0);
+    assert_eq!(outbox.depth(), recorded);
     assert!(
         outbox.check().is_ok(),
         "a disk that has room again needs no restart"
     );
-}
-
-#[tokio::test]
-async fn a_head_behind_its_events_is_damage() {
-    let records = Arc::new(MemoryRecords::new());
-    records
-        .commit(
-            Batch::new()
-                .put(event_key(7), [1])
-                .put([NEXT], 7u64.to_be_bytes()),
-        )
-        .expect("written");
-    let opened = Outbox::open(records, "kms", LIMITS, Sink::Hold);
-    assert!(matches!(opened.map(|_| ()), Err(StoreError::Damaged(_))));
+    log.down.store(false, Ordering::SeqCst);
+    assert!(outbox.flush(Duration::from_secs(20)).await);
+    assert_eq!(log.sequences(), (1..=recorded).collect::<Vec<_>>());
+    assert!(spool.is_empty());
 }
 
 #[test]
-fn the_largest_event_fits_in_a_record() {
+fn the_largest_event_fits_in_the_spool() {
     let long = "é".repeat(10_000);
     let event = AuditEvent {
         principal: long.clone(),
@@ -326,6 +312,6 @@ fn the_largest_event_fits_in_a_record() {
     };
     let mut event = event.into_wire("inference");
     event.source_sequence = u64::MAX;
-    assert!(event.encode_to_vec().len() <= MAX_VALUE);
+    assert!(event.encode_to_vec().len() <= MAX_ENTRY);
     assert!(event.resource.starts_with('é') && event.resource.len() <= 256);
 }

@@ -7,8 +7,8 @@
 //! 's' source                         -> last sequence number
 //! 'x' facet, SHA-256(value)[..16], index -> nothing
 //! ```
-//! Indexes, sizes and numbers are 8 bytes, big-endian. The outbox of this service uses 0xE0 and 0xE1 of the same records; `m`
-//! and `c` are kept for a Merkle tree's nodes and its checkpoints.
+//! Indexes, sizes and numbers are 8 bytes, big-endian. `m` and `c` are kept for a Merkle tree's nodes and its
+//! checkpoints.
 
 use asterism_crypto::Digest;
 

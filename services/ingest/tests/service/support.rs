@@ -15,7 +15,7 @@ use asterism_client::{
     ClientError, Connection, Credentials, Ingest, Kms, UploadSource,
     proto::{audit::Event, ingest::Dataset},
 };
-use asterism_store::{Records as _, SledOptions, SledRecords};
+use asterism_store::{FileSpool, Spool as _, SpoolOptions};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -106,12 +106,12 @@ impl World {
     pub async fn events(self) -> Vec<Event> {
         self.ingest.shutdown().await;
         // Connections that were cut off let go of the store a moment later.
-        let options = SledOptions {
+        let options = SpoolOptions {
             lock_patience: Duration::from_secs(10),
-            ..SledOptions::default()
+            ..SpoolOptions::default()
         };
-        let records = SledRecords::open(&self.dir.path().join("ingest/records"), options).unwrap();
-        let found = records.scan(&[0xE0], &[0xE0], 10_000).unwrap();
+        let spool = FileSpool::open(&self.dir.path().join("ingest/outbox"), options).unwrap();
+        let found = spool.read(0, 10_000).unwrap();
         found
             .iter()
             .map(|(_, value)| Event::decode(value.as_slice()).unwrap())

@@ -1,6 +1,6 @@
 //! Forwarding to an audit service on a real connection.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::AtomicU64};
 
 use asterism_proto::audit::{
     AppendEventsRequest, AppendEventsResponse, ListEventsRequest, ListEventsResponse, VerifyLogRequest,
@@ -118,9 +118,8 @@ async fn record(outbox: &Outbox, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn audit_that_was_down_gets_everything_in_order() {
     let dir = tempfile::tempdir().expect("directory");
-    let records = Arc::new(SledRecords::open(dir.path(), PATIENT).expect("store"));
     let addr = unused().await;
-    let outbox = Outbox::open(records, "kms", LIMITS, sink(addr)).expect("outbox");
+    let outbox = open(dir.path(), LIMITS, sink(addr));
     record(&outbox, 20).await;
     assert!(!outbox.flush(Duration::from_millis(100)).await, "nobody is there");
     assert_eq!(outbox.depth(), 20);
@@ -145,7 +144,8 @@ async fn what_was_not_acknowledged_goes_again_under_the_same_ids() {
     stub.lose.store(2, Ordering::SeqCst);
     let addr = unused().await;
     let _serving = stub.serve(addr).await;
-    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", LIMITS, sink(addr)).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), LIMITS, sink(addr));
     record(&outbox, 3).await;
     assert!(outbox.flush(Duration::from_secs(20)).await);
     assert_eq!(stub.sequences(), [1, 2, 3]);
@@ -166,7 +166,8 @@ async fn what_was_not_acknowledged_goes_again_under_the_same_ids() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_queue_goes_in_bounded_batches() {
     let addr = unused().await;
-    let outbox = Outbox::open(Arc::new(MemoryRecords::new()), "kms", LIMITS, sink(addr)).expect("outbox");
+    let dir = tempfile::tempdir().expect("directory");
+    let outbox = open(dir.path(), LIMITS, sink(addr));
     record(&outbox, 1_200).await;
     let stub = Stub::default();
     let _serving = stub.serve(addr).await;
