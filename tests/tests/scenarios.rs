@@ -12,5 +12,7 @@ mod command_line;
 mod crash;
 #[path = "scenarios/flow.rs"]
 mod flow;
+#[path = "scenarios/processes.rs"]
+mod processes;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -50,7 +50,7 @@ pub struct Foundation {
 impl Foundation {
     /// Opens the store and the outbox of the service `name`, which sends its events to the configured audit service.
     ///
-    /// Must be called within a tokio runtime.
+    /// Must be called within a tokio runtime, through [`off_runtime`].
     ///
     /// # Errors
     /// [`StartError::Store`]
@@ -111,6 +111,19 @@ impl Foundation {
                 outbox.flush(FLUSH).await;
             })
     }
+}
+
+/// Runs what opens files beside the runtime's threads: a store that a predecessor is still letting go of is waited for,
+/// and other services of the same process go on meanwhile.
+///
+/// # Errors
+/// What `open` answers; [`StartError::Other`] when it panics.
+pub async fn off_runtime<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| StartError::Other(error.to_string()))?
 }
 
 /// Opens the records of a service in its data directory.

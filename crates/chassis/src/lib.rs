@@ -29,4 +29,4 @@ pub mod server;
 pub mod telemetry;
 
 pub use entry::run_service;
-pub use foundation::{Foundation, StartError};
+pub use foundation::{Foundation, StartError, off_runtime};

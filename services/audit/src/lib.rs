@@ -21,8 +21,8 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use asterism_chassis::{
-    Foundation, StartError, config::Common, foundation::open_records, identity::Authority, outbox::Sink,
-    server::Running,
+    Foundation, StartError, config::Common, foundation::open_records, identity::Authority, off_runtime,
+    outbox::Sink, server::Running,
 };
 use asterism_proto::audit::audit_service_server::AuditServiceServer;
 use asterism_store::Records;
@@ -42,18 +42,18 @@ const NOTE_HEAD: Duration = Duration::from_secs(1);
 /// When the store or the listener cannot be used, or the log was rolled back; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
     let common = &config.common;
-    // Off the runtime's threads: a store that a predecessor is still letting go of is waited for.
     let settings = common.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&settings)).await;
     let Opened {
         records,
         authority,
         log,
-    } = opened.map_err(|error| StartError::Other(error.to_string()))??;
+    } = off_runtime(move || open(&settings)).await?;
     let (size, _) = watch::channel(log.size());
     let size = Arc::new(size);
-    let own = wire::own_events(log.clone(), size.clone());
-    let foundation = Foundation::with("audit", common, records, authority, Sink::Local(own))?;
+    let own = Sink::Local(wire::own_events(log.clone(), size.clone()));
+    let settings = common.clone();
+    let foundation =
+        off_runtime(move || Foundation::with("audit", &settings, records, authority, own)).await?;
     let max = common.limits.max_message_bytes;
     let server = foundation.server(common);
     let adapter = Adapter::new(foundation.gate.clone(), log.clone(), size, server.draining());

@@ -13,7 +13,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use asterism_chassis::{Foundation, StartError, error::Classify as _, server::Running};
+use asterism_chassis::{Foundation, StartError, error::Classify as _, off_runtime, server::Running};
 use asterism_client::{Connection, Credentials};
 use asterism_proto::inference::inference_service_server::InferenceServiceServer;
 use asterism_store::FsBlobs;
@@ -29,11 +29,16 @@ use crate::{flow::Flow, models::Registry, service::Adapter};
 /// # Errors
 /// When the store, the listener or a peer's address cannot be used; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+    let common = config.common.clone();
+    let (foundation, registry) = off_runtime(move || {
+        let foundation = Foundation::open("inference", &common)?;
+        let blobs = Arc::new(FsBlobs::open(&common.data_dir.join("blobs"))?);
+        let registry = Registry::open(foundation.records.clone(), blobs)
+            .map_err(|error| StartError::Other(format!("{error} ({})", error.reason())))?;
+        Ok((foundation, registry))
+    })
+    .await?;
     let common = &config.common;
-    let foundation = Foundation::open("inference", common)?;
-    let blobs = Arc::new(FsBlobs::open(&common.data_dir.join("blobs"))?);
-    let registry = Registry::open(foundation.records.clone(), blobs)
-        .map_err(|error| StartError::Other(format!("{error} ({})", error.reason())))?;
     let token = foundation.token();
     let credentials = Credentials::source(move || Ok(token()));
     let connect = |key: &str, endpoint: &Option<String>| {

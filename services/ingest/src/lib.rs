@@ -17,7 +17,7 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use asterism_chassis::{Foundation, StartError, server::Running};
+use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
 use asterism_client::{Connection, Credentials};
 use asterism_proto::ingest::ingest_service_server::IngestServiceServer;
 use asterism_store::FsBlobs;
@@ -43,17 +43,15 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// # Errors
 /// When the store or the listener cannot be used; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
-    let foundation = Foundation::open("ingest", &config.common)?;
-    let (records, dir) = (foundation.records.clone(), config.common.data_dir.join("blobs"));
-    let opened = tokio::task::spawn_blocking(move || {
-        let blobs = Arc::new(FsBlobs::open(&dir)?);
-        Datasets::open(records, blobs).map_err(|error| StartError::Other(error.to_string()))
-    });
-    let datasets = Arc::new(
-        opened
-            .await
-            .map_err(|error| StartError::Other(error.to_string()))??,
-    );
+    let common = config.common.clone();
+    let (foundation, datasets) = off_runtime(move || {
+        let foundation = Foundation::open("ingest", &common)?;
+        let blobs = Arc::new(FsBlobs::open(&common.data_dir.join("blobs"))?);
+        let datasets = Datasets::open(foundation.records.clone(), blobs)
+            .map_err(|error| StartError::Other(error.to_string()))?;
+        Ok((foundation, Arc::new(datasets)))
+    })
+    .await?;
     let uploads = Arc::new(Uploads::new(datasets.clone(), limits(&config)));
     let domain = Domain {
         datasets,

@@ -12,7 +12,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use asterism_chassis::{Foundation, StartError, server::Running};
+use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
 use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
 use tokio::net::TcpListener;
 
@@ -26,12 +26,13 @@ use crate::{keys::Keyring, service::Adapter};
 /// # Errors
 /// When the store, the root key or the listener cannot be used; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
-    let foundation = Foundation::open("kms", &config.common)?;
-    let records = foundation.records.clone();
-    let (data_dir, root_key) = (config.common.data_dir.clone(), config.root_key.clone());
-    // Argon2id takes a while on purpose.
-    let opened = tokio::task::spawn_blocking(move || root::open(&data_dir, &root_key, &*records)).await;
-    let root = opened.map_err(|error| StartError::Other(error.to_string()))??;
+    let (common, root_key) = (config.common.clone(), config.root_key.clone());
+    let (foundation, root) = off_runtime(move || {
+        let foundation = Foundation::open("kms", &common)?;
+        let root = root::open(&common.data_dir, &root_key, &*foundation.records)?;
+        Ok((foundation, root))
+    })
+    .await?;
     let keyring = Arc::new(Keyring::new(foundation.records.clone(), root));
     let adapter = Adapter::new(foundation.gate.clone(), keyring);
     let max = config.common.limits.max_message_bytes;

@@ -19,7 +19,7 @@ async fn csv_that_is_none_is_refused_and_leaves_no_dataset() {
         .collect();
     let huge_cell = [b"a,b\n1,".as_slice(), &vec![b'x'; 20 << 20]].concat();
     let cases: [(&str, &[u8], &str); 9] = [
-        ("empty", b"", "no data"),
+        ("empty", b"", "the file is empty"),
         ("header only", b"a,b\n", "row"),
         ("ragged", b"a,b\n1,2\n1,2,3\n", "row 2"),
         ("duplicate column", b"a,b,a\n1,2,3\n", "column"),
@@ -29,9 +29,10 @@ async fn csv_that_is_none_is_refused_and_leaves_no_dataset() {
         ("unterminated quote", b"a,b\n1,\"2\n", "quote"),
         ("huge cell", &huge_cell, "row 1"),
     ];
-    for (name, bytes, _) in cases {
+    for (name, bytes, told) in cases {
         let error = upload(&services, bytes).await.expect_err(name);
         assert_eq!(error.code(), Code::InvalidArgument, "{name}: {error}");
+        assert!(error.to_string().contains(told), "{name}: {error}");
         assert!(error.reason().is_some(), "{name}: {error}");
         assert!(!error.to_string().contains("xxxxxxxx"), "{name} leaks cells");
     }
@@ -165,69 +166,68 @@ async fn wishes_that_no_model_can_fulfil_are_refused_with_the_reason() {
     let missing_label = upload(&services, "a,label\n1,x\n2,NaN\n3,y\n4,y\n")
         .await
         .unwrap();
-    let cases: Vec<(&str, TrainRequest)> = vec![
+    let with = |change: &dyn Fn(&mut TrainRequest)| {
+        let mut request = TrainRequest {
+            request_id: fresh_id(),
+            ..good.clone()
+        };
+        change(&mut request);
+        request
+    };
+    let cases = [
         (
             "unknown label",
-            TrainRequest {
-                label: "nope".into(),
-                ..good.clone()
-            },
+            with(&|r| r.label = "nope".into()),
+            Code::InvalidArgument,
+            "nope",
         ),
         (
             "unknown feature",
-            TrainRequest {
-                features: vec!["nope".into()],
-                ..good.clone()
-            },
+            with(&|r| r.features = vec!["nope".into()]),
+            Code::InvalidArgument,
+            "nope",
         ),
         (
             "bad share",
-            TrainRequest {
-                test_fraction: 1.5,
-                ..good.clone()
-            },
+            with(&|r| r.test_fraction = 1.5),
+            Code::InvalidArgument,
+            "test_fraction",
         ),
         (
             "no algorithm",
-            TrainRequest {
-                algorithm: 0,
-                ..good.clone()
-            },
+            with(&|r| r.algorithm = 0),
+            Code::InvalidArgument,
+            "algorithm",
         ),
         (
             "bad parameter",
-            TrainRequest {
-                hyperparameters: [("depth".into(), "x".into())].into(),
-                ..good.clone()
-            },
+            with(&|r| r.hyperparameters = [("depth".into(), "x".into())].into()),
+            Code::InvalidArgument,
+            "depth",
         ),
         (
             "unknown dataset",
-            TrainRequest {
-                dataset: format!("datasets/{}", fresh_id()),
-                ..good.clone()
-            },
+            with(&|r| r.dataset = format!("datasets/{}", fresh_id())),
+            Code::NotFound,
+            "datasets/",
         ),
         (
             "one class",
-            TrainRequest {
-                dataset: one_class.name,
-                ..good.clone()
-            },
+            with(&|r| r.dataset.clone_from(&one_class.name)),
+            Code::FailedPrecondition,
+            "class",
         ),
         (
             "missing label",
-            TrainRequest {
-                dataset: missing_label.name,
-                ..good.clone()
-            },
+            with(&|r| r.dataset.clone_from(&missing_label.name)),
+            Code::FailedPrecondition,
+            "label",
         ),
     ];
-    for (name, mut request) in cases {
-        request.request_id = fresh_id();
+    for (name, request, code, told) in cases {
         let error = train(&services, request).await.expect_err(name);
-        let expected = [Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition];
-        assert!(expected.contains(&error.code()), "{name}: {error}");
+        assert_eq!(error.code(), code, "{name}: {error}");
+        assert!(error.to_string().contains(told), "{name}: {error}");
         assert!(error.reason().is_some(), "{name}: {error}");
     }
     let model = train(&services, good).await.unwrap();

@@ -1,9 +1,6 @@
 //! Services that are killed under load: what they acknowledged is never missing, and the log verifies.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -11,63 +8,16 @@ use std::{
     time::Duration,
 };
 
-use asterism::connect::{ADMIN_TOKEN, Endpoints, Services};
-use asterism_client::{
-    Credentials,
-    proto::{audit::EventFilter, inference::Algorithm, kms::KeyType},
+use asterism::connect::Services;
+use asterism_client::proto::{audit::EventFilter, inference::Algorithm, kms::KeyType};
+use tokio::task::JoinHandle;
+
+use crate::{
+    processes::{Embedded, SERVICES, Separate},
+    support::{fresh_id, order, small_csv, train, upload},
 };
 
-use crate::support::{fresh_id, order, small_csv, train, upload};
-
 const ROUNDS: usize = 20;
-
-/// All four services in a process of their own.
-struct Process {
-    child: Child,
-    services: Services,
-}
-
-impl Process {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_asterism-under-test"))
-            .args(["up", "--json", "--port", "0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let ready: serde_json::Value =
-            serde_json::from_str(&line).unwrap_or_else(|_| panic!("did not start: {line:?}"));
-        let at = |service: &str| ready[service].as_str().unwrap().to_owned();
-        let endpoints = Endpoints {
-            kms: at("kms"),
-            ingest: at("ingest"),
-            inference: at("inference"),
-            audit: at("audit"),
-        };
-        let services = endpoints
-            .connect(&Credentials::file(data.join(ADMIN_TOKEN)), None)
-            .unwrap();
-        Self { child, services }
-    }
-
-    /// SIGKILL: no handler, no flush, no goodbye.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What was acknowledged so far.
 #[derive(Default)]
@@ -78,42 +28,85 @@ struct Acknowledged {
     models: Vec<String>,
 }
 
+impl Acknowledged {
+    fn assert_not_empty(&self) {
+        let counts = [self.ciphertexts.len(), self.datasets.len(), self.models.len()];
+        assert!(
+            counts.iter().all(|count| *count > 0),
+            "there was no load: {counts:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_twenty_times_under_load_nothing_acknowledged_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     for round in 0..ROUNDS {
-        let process = Process::start(dir.path());
+        let process = Embedded::start(dir.path());
         check(&process.services, &acknowledged, round).await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let load: Vec<_> = (0..3)
-            .map(|worker| {
-                let (services, acknowledged) = (process.services.clone(), acknowledged.clone());
-                let stop = stop.clone();
-                tokio::spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        if work(worker, &services, &acknowledged).await.is_err() {
-                            break;
-                        }
-                    }
-                })
-            })
-            .collect();
+        let load = Load::start(&process.services, &acknowledged);
         // Kills fall at other moments of the work in every round.
         tokio::time::sleep(Duration::from_millis(60 + 37 * (round as u64 % 8))).await;
         process.kill();
-        stop.store(true, Ordering::Relaxed);
-        for worker in load {
+        load.stop().await;
+    }
+    let process = Embedded::start(dir.path());
+    check(&process.services, &acknowledged, ROUNDS).await;
+    acknowledged.lock().unwrap().assert_not_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_killed_one_by_one_come_back_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
+    let mut processes = Separate::start(dir.path());
+    for round in 0..3 * SERVICES.len() {
+        let load = Load::start(&processes.services, &acknowledged);
+        tokio::time::sleep(Duration::from_millis(100 + 37 * (round as u64 % 5))).await;
+        let victim = round % SERVICES.len();
+        processes.kill(victim);
+        // The others meet its absence.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        processes.restart(victim);
+        load.stop().await;
+        check(&processes.services, &acknowledged, round).await;
+    }
+    acknowledged.lock().unwrap().assert_not_empty();
+}
+
+/// Three callers that go on until they are stopped, whatever they are answered.
+struct Load {
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(services: &Services, acknowledged: &Arc<Mutex<Acknowledged>>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers = (0..3).map(|worker| {
+            let (services, acknowledged) = (services.clone(), acknowledged.clone());
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if work(worker, &services, &acknowledged).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            })
+        });
+        Self {
+            workers: workers.collect(),
+            stop,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
             worker.await.unwrap();
         }
     }
-    let process = Process::start(dir.path());
-    check(&process.services, &acknowledged, ROUNDS).await;
-    let done = acknowledged.lock().unwrap();
-    assert!(
-        !done.keys.is_empty() && !done.datasets.is_empty() && !done.models.is_empty(),
-        "there was no load"
-    );
 }
 
 /// One acknowledged thing of each kind, over and over.

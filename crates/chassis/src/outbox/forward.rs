@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
 use tonic::{
-    Request,
+    Code, Request, Status,
     metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
@@ -85,12 +85,18 @@ async fn forward(shared: Arc<Shared>, sink: Sink) {
                     linger(&shared).await;
                 }
             }
-            Err(problem) => {
-                tracing::warn!(
-                    problem,
-                    source = shared.source,
-                    "audit does not take events; trying again"
-                );
+            Err(Refusal { problem, permanent }) => {
+                let source = shared.source;
+                if permanent {
+                    // Dropping them would be worse: operations stop when the outbox is full, and somebody looks.
+                    tracing::error!(
+                        problem,
+                        source,
+                        "audit refuses events; mend the cause, or operations stop when the outbox is full"
+                    );
+                } else {
+                    tracing::warn!(problem, source, "audit does not take events; trying again");
+                }
                 // Somebody who waits for the end has it tried at once.
                 let _ = tokio::time::timeout(jittered(pause), shared.hurry.notified()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -119,6 +125,38 @@ async fn linger(shared: &Shared) {
 fn jittered(pause: Duration) -> Duration {
     let [random, ..] = uuid::Uuid::new_v4().into_bytes();
     pause / 2 + pause / 2 * u32::from(random) / 255
+}
+
+/// Why events were not taken.
+struct Refusal {
+    problem: String,
+    /// Whether trying again does not help by itself.
+    permanent: bool,
+}
+
+impl Refusal {
+    fn passing(problem: impl Into<String>) -> Self {
+        Self {
+            problem: problem.into(),
+            permanent: false,
+        }
+    }
+
+    fn of(status: &Status) -> Self {
+        let permanent = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::FailedPrecondition
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::Unimplemented
+                | Code::DataLoss
+        );
+        Self {
+            problem: format!("{}: {}", status.code(), status.message()),
+            permanent,
+        }
+    }
 }
 
 /// One way to deliver.
@@ -154,7 +192,7 @@ impl Sender {
         }
     }
 
-    async fn send(&mut self, events: Vec<Event>) -> Result<(), String> {
+    async fn send(&mut self, events: Vec<Event>) -> Result<(), Refusal> {
         match self {
             Self::Hold => {
                 // Nothing changes without a restart; the events stay where they are.
@@ -165,8 +203,8 @@ impl Sender {
                 let append = append.clone();
                 let appended = tokio::task::spawn_blocking(move || append(events)).await;
                 appended
-                    .map_err(|error| error.to_string())?
-                    .map_err(|failure| failure.message().to_owned())
+                    .map_err(|error| Refusal::passing(error.to_string()))?
+                    .map_err(|failure| Refusal::passing(failure.message()))
             }
             Self::Grpc {
                 client,
@@ -175,16 +213,16 @@ impl Sender {
             } => {
                 let client = client
                     .as_mut()
-                    .ok_or_else(|| format!("{endpoint} is not an endpoint"))?;
+                    .ok_or_else(|| Refusal::passing(format!("{endpoint} is not an endpoint")))?;
                 let mut request = Request::new(AppendEventsRequest { events });
-                let bearer =
-                    MetadataValue::try_from(format!("Bearer {}", token())).map_err(|e| e.to_string())?;
+                let bearer = MetadataValue::try_from(format!("Bearer {}", token()))
+                    .map_err(|error| Refusal::passing(error.to_string()))?;
                 request.metadata_mut().insert("authorization", bearer);
                 request.set_timeout(CALL_DEADLINE);
                 match tokio::time::timeout(CALL_DEADLINE, client.append_events(request)).await {
                     Ok(Ok(_)) => Ok(()),
-                    Ok(Err(status)) => Err(format!("{}: {}", status.code(), status.message())),
-                    Err(_) => Err("no answer in time".to_owned()),
+                    Ok(Err(status)) => Err(Refusal::of(&status)),
+                    Err(_) => Err(Refusal::passing("no answer in time")),
                 }
             }
         }

@@ -1,0 +1,13 @@
+//! The service from outside: gRPC over loopback, and its files when it is down.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+#[path = "service/ciphers.rs"]
+mod ciphers;
+#[path = "service/disk.rs"]
+mod disk;
+#[path = "service/lifecycle.rs"]
+mod lifecycle;
+#[path = "service/macs_and_signatures.rs"]
+mod macs_and_signatures;
+#[path = "service/support.rs"]
+mod support;

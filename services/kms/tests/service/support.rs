@@ -1,0 +1,121 @@
+//! The service on a free port, and clients of it.
+
+use std::time::{Duration, SystemTime};
+
+use asterism_chassis::{
+    StartError,
+    config::Common,
+    identity::{Authority, Role},
+    server::Running,
+};
+use asterism_client::{ClientError, Connection, Credentials, Kms};
+use asterism_kms::{Config, RootKeyConfig};
+use asterism_proto::kms::{KeyType, key_management_service_client::KeyManagementServiceClient};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request,
+    transport::{Channel, Endpoint},
+};
+
+pub struct World {
+    pub dir: TempDir,
+    root_key: RootKeyConfig,
+    running: Running,
+    endpoint: String,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(tempfile::tempdir().unwrap(), RootKeyConfig::default())
+            .await
+            .unwrap()
+    }
+
+    pub async fn start_with(dir: TempDir, root_key: RootKeyConfig) -> Result<Self, StartError> {
+        let config = Config {
+            common: Common::embedded("kms", dir.path()),
+            root_key: root_key.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let running = asterism_kms::start(config, listener).await?;
+        Ok(Self {
+            dir,
+            root_key,
+            running,
+            endpoint,
+        })
+    }
+
+    /// The service ends; gives its directory.
+    pub async fn stop(self) -> TempDir {
+        self.running.shutdown().await;
+        self.dir
+    }
+
+    pub async fn restart(self) -> Self {
+        let root_key = self.root_key.clone();
+        Self::start_with(self.stop().await, root_key).await.unwrap()
+    }
+
+    fn token(&self, principal: &str, roles: &[Role]) -> String {
+        let authority = Authority::load_or_create(&self.dir.path().join("credentials")).unwrap();
+        let lifetime = Duration::from_secs(600);
+        authority.mint(&principal.parse().unwrap(), roles, lifetime, SystemTime::now())
+    }
+
+    pub fn admin(&self) -> Kms {
+        self.as_principal("user/admin", &[Role::Admin])
+    }
+
+    pub fn as_principal(&self, principal: &str, roles: &[Role]) -> Kms {
+        let credentials = Credentials::token(self.token(principal, roles));
+        Kms::new(Connection::lazy(&self.endpoint, credentials).unwrap())
+    }
+
+    /// A client that sends exactly what it is given.
+    pub async fn raw(&self) -> KeyManagementServiceClient<Channel> {
+        let endpoint = Endpoint::from_shared(self.endpoint.clone()).unwrap();
+        KeyManagementServiceClient::new(endpoint.connect().await.unwrap())
+    }
+
+    /// `message` from the administrator.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let bearer = format!("Bearer {}", self.token("user/admin", &[Role::Admin]));
+        let mut request = Request::new(message);
+        request
+            .metadata_mut()
+            .insert("authorization", bearer.parse().unwrap());
+        request
+    }
+}
+
+/// A key of each type: `aes`, `mac`, `sign`.
+pub async fn make_keys(kms: &Kms) {
+    for (id, key_type) in [
+        ("aes", KeyType::Aes256Gcm),
+        ("mac", KeyType::HmacSha256),
+        ("sign", KeyType::EcSignP256Sha256),
+    ] {
+        kms.create_key(id, key_type, [], &format!("make-{id}"))
+            .await
+            .unwrap();
+    }
+}
+
+/// The code and the reason of a refusal.
+#[track_caller]
+pub fn refusal<T>(result: Result<T, ClientError>) -> (Code, String) {
+    match result {
+        Ok(_) => panic!("not refused"),
+        Err(error) => {
+            let reason = error.reason().unwrap_or("none");
+            (error.code(), reason.to_owned())
+        }
+    }
+}
+
+pub fn refused(code: Code, reason: &str) -> (Code, String) {
+    (code, reason.to_owned())
+}
