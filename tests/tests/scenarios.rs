@@ -12,6 +12,8 @@ mod command_line;
 mod crash;
 #[path = "scenarios/flow.rs"]
 mod flow;
+#[path = "scenarios/full_disk.rs"]
+mod full_disk;
 #[path = "scenarios/processes.rs"]
 mod processes;
 #[path = "scenarios/tamper.rs"]

@@ -12,11 +12,15 @@ use tempfile::NamedTempFile;
 
 use crate::{
     StoreError,
-    files::{create_private_dir, sync_dir},
+    files::{create_private_dir, free_bytes, sync_dir},
 };
 
 /// Files are staged under this prefix, which no blob name has.
 const STAGED: &str = ".staged-";
+/// Blobs leave so much of a disk free: twice what records need to go on.
+const MIN_FREE_BYTES: u64 = 32 << 20;
+/// How often the free space is looked at while a blob grows.
+const CHECK_EVERY: u64 = 1 << 20;
 
 /// Large immutable files by name. What [`BlobWriter::commit`] acknowledged survives a power cut.
 pub trait Blobs: Send + Sync {
@@ -117,6 +121,7 @@ impl Blobs for FsBlobs {
             staged,
             dir: self.dir.clone(),
             written: 0,
+            check_at: 0,
         }))
     }
 
@@ -169,10 +174,18 @@ struct FsWriter {
     staged: NamedTempFile,
     dir: PathBuf,
     written: u64,
+    /// When the free space is looked at next.
+    check_at: u64,
 }
 
 impl Write for FsWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written >= self.check_at {
+            if free_bytes(&self.dir)? < MIN_FREE_BYTES {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.check_at = self.written + CHECK_EVERY;
+        }
         let count = self.staged.write(bytes)?;
         self.written += count as u64;
         Ok(count)

@@ -101,7 +101,7 @@ pub(crate) fn lock_dir_patiently(dir: &Path, patience: Duration) -> Result<DirLo
 }
 
 /// Bytes that an ordinary user may still fill on the disk of `path`.
-pub(crate) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| StoreError::Io(error.into()))?;
+pub(crate) fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
