@@ -1,5 +1,5 @@
 //! Scenarios over real services, on free ports and in directories of their own.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 #[path = "scenarios/support.rs"]
 mod support;

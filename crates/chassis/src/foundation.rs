@@ -108,7 +108,7 @@ impl Foundation {
             .tracker(self.gate.tracker())
             .serving(outbox.serving())
             .on_shutdown(move || async move {
-                outbox.flush(FLUSH).await;
+                outbox.close(FLUSH).await;
             })
     }
 }

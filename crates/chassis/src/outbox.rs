@@ -22,7 +22,7 @@ use asterism_proto::audit::Event;
 use asterism_store::{Spool, StoreError, Ticket, spool::MAX_ENTRY};
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use event::{AuditEvent, Outcome};
 pub use forward::Sink;
@@ -68,6 +68,7 @@ pub(crate) struct Shared {
     hurry: Notify,
     depth: watch::Sender<u64>,
     closed: CancellationToken,
+    forwarder: TaskTracker,
 }
 
 struct State {
@@ -110,9 +111,11 @@ impl Outbox {
             hurry: Notify::new(),
             depth: watch::Sender::new(depth),
             closed: CancellationToken::new(),
+            forwarder: TaskTracker::new(),
             spool,
         });
-        tokio::spawn(forward::run(shared.clone(), sink));
+        shared.forwarder.spawn(forward::run(shared.clone(), sink));
+        shared.forwarder.close();
         Self {
             handle: Arc::new(Handle(shared)),
         }
@@ -224,6 +227,15 @@ impl Outbox {
         // reports.
         let _ = tokio::task::spawn_blocking(move || shared.sweep()).await;
         true
+    }
+
+    /// Ends the forwarding, once audit has acknowledged everything or `patience` is over; tells whether it has. Whoever
+    /// opens the spool or the log behind [`Sink::Local`] next does not find the forwarder in its way.
+    pub async fn close(&self, patience: Duration) -> bool {
+        let flushed = self.flush(patience).await;
+        self.shared().closed.cancel();
+        self.shared().forwarder.wait().await;
+        flushed
     }
 }
 

@@ -93,7 +93,6 @@ impl Drop for SmallDisk {
 async fn a_full_disk_refuses_loses_nothing_and_goes_on_once_there_is_room() {
     let Some(mut disk) = SmallDisk::mount() else {
         // Lack of space is also tested where the stores are, without a real disk.
-        #[allow(clippy::print_stderr, reason = "the reader of the test's output is to know")]
         eprintln!(
             "SKIPPED: this user may not mount a file system; run on Linux with user namespaces, or as root"
         );

@@ -66,6 +66,21 @@ impl Log {
     }
 }
 
+/// On a single-threaded runtime nothing runs while the successor blocks on the spool's lock: a forwarder that was only told to
+/// end would never do so.
+#[tokio::test]
+async fn a_closed_outbox_lets_go_of_the_spool_and_the_log() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = Log::default();
+    let outbox = open(dir.path(), LIMITS, log.sink());
+    outbox.record_async(event("keys/k")).await.expect("recorded");
+    assert!(outbox.close(Duration::from_secs(10)).await);
+    drop(outbox);
+    FileSpool::open(dir.path(), PATIENT).expect("nobody holds the spool");
+    assert_eq!(Arc::strong_count(&log.events), 1, "nobody holds the log");
+    assert_eq!(log.sequences(), [1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_many_threads_arrive_without_holes() {
     let dir = tempfile::tempdir().expect("directory");
