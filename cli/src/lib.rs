@@ -61,7 +61,9 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Bench(command) => bench::run(command, output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "asterism", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "asterism", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }

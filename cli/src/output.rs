@@ -89,7 +89,7 @@ impl Output {
 }
 
 /// Writes a line to standard output; a reader that has gone away ends the program quietly.
-fn print(line: &str) {
+pub fn print(line: &str) {
     if writeln!(std::io::stdout().lock(), "{line}").is_err() {
         std::process::exit(0);
     }

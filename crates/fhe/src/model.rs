@@ -1,0 +1,366 @@
+//! Models as they were trained: what the compiler reads.
+
+use crate::FheError;
+
+/// Most features, trees, nodes of a tree, outputs and bins that are served.
+pub(crate) const MAX_FEATURES: usize = 2048;
+pub(crate) const MAX_TREES: usize = 10_000;
+pub(crate) const MAX_NODES: usize = 1 << 16;
+pub(crate) const MAX_OUTPUTS: usize = 256;
+pub(crate) const MAX_DEPTH: usize = 32;
+/// Bits of a bin.
+pub(crate) const MAX_BIN_BITS: u32 = 10;
+
+/// How scores become what people ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// One score, itself the answer: regression.
+    Identity,
+    /// One score, the log-odds of the second of two classes.
+    Logistic,
+    /// A score for each class; softmax makes probabilities of them.
+    Softmax,
+    /// A score for each class that is its probability: the mean over a forest.
+    Average,
+}
+
+/// A trained model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Names of its features, in order.
+    pub features: Vec<String>,
+    /// Names of its classes, in order; empty for regression.
+    pub classes: Vec<String>,
+    /// What its scores mean.
+    pub link: Link,
+    /// What was learnt.
+    pub body: Body,
+}
+
+/// What was learnt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Scores that are linear in the features.
+    Linear(Linear),
+    /// Scores that are sums over trees.
+    Ensemble(Ensemble),
+}
+
+/// `score_o = bias_o + sum_f weights_of x_f`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// By output, then feature.
+    pub weights: Vec<Vec<f64>>,
+    /// By output.
+    pub bias: Vec<f64>,
+    /// Least and largest value of each feature that is told apart; what lies beyond is clamped and reported.
+    pub ranges: Vec<(f64, f64)>,
+    /// Stands in for a missing value, by feature.
+    pub missing: Vec<f64>,
+}
+
+/// Decision trees over binned features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ensemble {
+    /// Ascending bin edges, by feature. A value's bin is the count of edges that are not above it.
+    pub edges: Vec<Vec<f64>>,
+    /// Values are rounded to single precision before they are compared, as XGBoost does.
+    pub single_precision: bool,
+    /// The bin of a missing value, by feature.
+    pub missing: Vec<Missing>,
+    /// Score before the first tree, by output.
+    pub base: Vec<f64>,
+    /// Their leaves add up.
+    pub trees: Vec<Tree>,
+}
+
+/// Where a missing value goes.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// Where this value would go.
+    As(f64),
+    /// Left at every split of the feature.
+    Left,
+    /// Right at every split of the feature.
+    Right,
+    /// Nowhere: a row without this feature is refused.
+    Refused,
+}
+
+/// A decision tree; node 0 is the root.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    /// The output that the first value of a leaf adds to.
+    pub output: usize,
+    /// Children come after their parents.
+    pub nodes: Vec<Node>,
+}
+
+/// A node of a tree.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// Goes right when the value is at or above the edge.
+    Split {
+        /// Index of the feature.
+        feature: usize,
+        /// Index of the edge among the feature's.
+        edge: usize,
+        /// Index of the node below the edge.
+        left: usize,
+        /// Index of the node at or above it.
+        right: usize,
+    },
+    /// Values for consecutive outputs, as many in every leaf of a tree.
+    Leaf(Vec<f64>),
+}
+
+impl Model {
+    /// Scores of a row, in floating point: what the encrypted scores approach.
+    ///
+    /// # Errors
+    /// [`FheError::WrongWidth`]; a missing value that is refused.
+    pub fn scores(&self, row: &[f64]) -> Result<Vec<f64>, FheError> {
+        if row.len() != self.features.len() {
+            return Err(FheError::WrongWidth {
+                expected: self.features.len(),
+                found: row.len(),
+            });
+        }
+        match &self.body {
+            Body::Linear(linear) => Ok(linear.scores(row)),
+            Body::Ensemble(ensemble) => ensemble.scores(row),
+        }
+    }
+
+    /// Scores that the model gives for a row.
+    pub fn outputs(&self) -> usize {
+        match &self.body {
+            Body::Linear(linear) => linear.weights.len(),
+            Body::Ensemble(ensemble) => ensemble.base.len(),
+        }
+    }
+
+    /// Everything that compiling relies on.
+    ///
+    /// # Errors
+    /// [`FheError::BadModel`]
+    pub fn check(&self) -> Result<(), FheError> {
+        let bad = |what: String| Err(FheError::BadModel(what));
+        let (features, outputs) = (self.features.len(), self.outputs());
+        if features == 0 || features > MAX_FEATURES {
+            return bad(format!(
+                "it has {features} features, and 1 to {MAX_FEATURES} are served"
+            ));
+        }
+        if outputs == 0 || outputs > MAX_OUTPUTS {
+            return bad(format!(
+                "it has {outputs} outputs, and 1 to {MAX_OUTPUTS} are served"
+            ));
+        }
+        let fits = match self.link {
+            Link::Identity => outputs == 1 && self.classes.is_empty(),
+            Link::Logistic => outputs == 1 && self.classes.len() == 2,
+            Link::Softmax | Link::Average => outputs == self.classes.len() && outputs >= 2,
+        };
+        if !fits {
+            return bad(format!(
+                "{outputs} outputs do not fit {} classes under the link {:?}",
+                self.classes.len(),
+                self.link
+            ));
+        }
+        match &self.body {
+            Body::Linear(linear) => linear.check(features, outputs),
+            Body::Ensemble(ensemble) => ensemble.check(features, outputs),
+        }
+    }
+}
+
+impl Linear {
+    fn scores(&self, row: &[f64]) -> Vec<f64> {
+        let filled: Vec<f64> = row
+            .iter()
+            .zip(&self.missing)
+            .map(|(value, missing)| if value.is_nan() { *missing } else { *value })
+            .collect();
+        let outputs = self.weights.iter().zip(&self.bias);
+        outputs
+            .map(|(weights, bias)| bias + weights.iter().zip(&filled).map(|(w, x)| w * x).sum::<f64>())
+            .collect()
+    }
+
+    fn check(&self, features: usize, outputs: usize) -> Result<(), FheError> {
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        let good = self.bias.len() == outputs
+            && finite(&self.bias)
+            && self
+                .weights
+                .iter()
+                .all(|weights| weights.len() == features && finite(weights))
+            && self.ranges.len() == features
+            && self
+                .ranges
+                .iter()
+                .all(|(low, high)| low.is_finite() && high.is_finite() && low <= high)
+            && self.missing.len() == features
+            && finite(&self.missing);
+        if good {
+            Ok(())
+        } else {
+            Err(FheError::BadModel(
+                "its weights and ranges do not fit its features".into(),
+            ))
+        }
+    }
+}
+
+impl Ensemble {
+    /// The bin of a value.
+    pub(crate) fn bin(edges: &[f64], single_precision: bool, value: f64) -> usize {
+        let value = if single_precision {
+            f64::from(value as f32)
+        } else {
+            value
+        };
+        edges.partition_point(|edge| *edge <= value)
+    }
+
+    fn scores(&self, row: &[f64]) -> Result<Vec<f64>, FheError> {
+        let mut bins = Vec::with_capacity(row.len());
+        for (index, value) in row.iter().enumerate() {
+            let edges = &self.edges[index];
+            bins.push(match (value.is_nan(), self.missing[index]) {
+                (false, _) => Self::bin(edges, self.single_precision, *value),
+                (true, Missing::As(value)) => Self::bin(edges, self.single_precision, value),
+                (true, Missing::Left) => 0,
+                (true, Missing::Right) => edges.len(),
+                (true, Missing::Refused) => return Err(FheError::NotFinite { index }),
+            });
+        }
+        let mut scores = self.base.clone();
+        for tree in &self.trees {
+            for (score, value) in scores[tree.output..].iter_mut().zip(tree.leaf(&bins)) {
+                *score += value;
+            }
+        }
+        Ok(scores)
+    }
+
+    fn check(&self, features: usize, outputs: usize) -> Result<(), FheError> {
+        let bad = |what: &str| Err(FheError::BadModel(what.into()));
+        if self.edges.len() != features || self.missing.len() != features || self.base.len() != outputs {
+            return bad("its edges do not fit its features");
+        }
+        let edges_fit = self
+            .edges
+            .iter()
+            .all(|edges| edges.iter().all(|edge| edge.is_finite()) && edges.is_sorted_by(|a, b| a < b));
+        if !edges_fit || !self.base.iter().all(|base| base.is_finite()) {
+            return bad("its edges or base scores are not finite, or edges do not ascend");
+        }
+        if self.edges.iter().any(|edges| edges.len() >= 1 << MAX_BIN_BITS) {
+            return bad("a feature has more than 1023 edges");
+        }
+        if self.trees.is_empty() || self.trees.len() > MAX_TREES {
+            return bad("it has no trees, or more than 10000");
+        }
+        for tree in &self.trees {
+            tree.check(&self.edges, outputs)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tree {
+    fn leaf(&self, bins: &[usize]) -> &[f64] {
+        let mut at = 0;
+        loop {
+            match &self.nodes[at] {
+                Node::Leaf(values) => return values,
+                Node::Split {
+                    feature,
+                    edge,
+                    left,
+                    right,
+                } => {
+                    at = if bins[*feature] > *edge { *right } else { *left };
+                }
+            }
+        }
+    }
+
+    /// Values in each leaf.
+    pub(crate) fn width(&self) -> usize {
+        self.nodes
+            .iter()
+            .find_map(|node| match node {
+                Node::Leaf(values) => Some(values.len()),
+                Node::Split { .. } => None,
+            })
+            .unwrap_or(0)
+    }
+
+    /// Splits on the longest way from the root to a leaf.
+    pub(crate) fn depth(&self) -> usize {
+        // Children come after their parents.
+        let mut depths = vec![0; self.nodes.len()];
+        let mut deepest = 0;
+        for (at, node) in self.nodes.iter().enumerate() {
+            match node {
+                Node::Split { left, right, .. } => {
+                    depths[*left] = depths[at] + 1;
+                    depths[*right] = depths[at] + 1;
+                }
+                Node::Leaf(_) => deepest = deepest.max(depths[at]),
+            }
+        }
+        deepest
+    }
+
+    fn check(&self, edges: &[Vec<f64>], outputs: usize) -> Result<(), FheError> {
+        let bad = |what: &str| Err(FheError::BadModel(what.into()));
+        if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
+            return bad("a tree has no nodes, or too many");
+        }
+        let width = self.width();
+        if width == 0 || self.output + width > outputs {
+            return bad("the leaves of a tree do not fit the outputs");
+        }
+        let mut parents = vec![0u32; self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate() {
+            match node {
+                Node::Leaf(values) => {
+                    if values.len() != width || !values.iter().all(|value| value.is_finite()) {
+                        return bad("a leaf is not finite, or leaves of a tree differ in length");
+                    }
+                }
+                Node::Split {
+                    feature,
+                    edge,
+                    left,
+                    right,
+                } => {
+                    let known = edges.get(*feature).is_some_and(|edges| *edge < edges.len());
+                    let below = [*left, *right]
+                        .iter()
+                        .all(|child| *child > at && *child < self.nodes.len());
+                    if !known || !below || left == right {
+                        return bad("a split names an unknown feature, edge or child");
+                    }
+                    parents[*left] += 1;
+                    parents[*right] += 1;
+                }
+            }
+        }
+        // Shared children would make the work exponential in the size of the model.
+        if parents[0] != 0 || parents[1..].iter().any(|count| *count != 1) {
+            return bad("a tree has a node with no parent, or with several");
+        }
+        if self.depth() > MAX_DEPTH {
+            return bad("a tree is deeper than 32");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! What is decrypted is what the same integers give in the clear.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::params::{ParamsId, PlanKind};
+
+/// Rows of a model, encrypted, evaluated and decrypted.
+fn agree(model: &Model, options: Options, rows: usize, seed: u64) -> Program {
+    let program = compile(model, options).unwrap();
+    let (party, pool) = (Party::of(&program), pool());
+    let mut rng = rng(seed);
+    for _ in 0..rows {
+        let row = row(model, &mut rng);
+        let query = party.query(&program, &row);
+        assert_eq!(query.bytes.len(), program.explanation().query_bytes);
+        let reply = party.answer(&program, &query, &pool);
+        assert_eq!(reply.len(), program.explanation().reply_bytes);
+        let quantised = program.bundle().quantise(&row).unwrap();
+        assert_eq!(quantised.clamped, query.clamped);
+        let integers = client::decrypt_integers(program.bundle(), &party.key, &query.digest, &reply).unwrap();
+        assert_eq!(integers, program.clear_integers(&quantised));
+        let prediction = client::decrypt(program.bundle(), &party.key, &query.digest, &reply).unwrap();
+        assert_eq!(prediction, program.clear(&row).unwrap());
+        // And the integers are near to the trained model's scores.
+        let trained = model.scores(&row).unwrap();
+        let bounds = &program.explanation().quantisation_error;
+        if query.clamped.is_empty() {
+            for ((score, trained), bound) in prediction.scores.iter().zip(trained).zip(bounds) {
+                assert!(
+                    (score - trained).abs() <= bound + 1e-9,
+                    "{score} {trained} {bound}"
+                );
+            }
+        }
+    }
+    program
+}
+
+#[test]
+fn linear_scores_agree() {
+    for (features, outputs) in [(1, 1), (30, 1), (64, 10), (500, 3)] {
+        let program = agree(&linear(features, outputs, 3), Options::default(), 20, 4);
+        assert_eq!(program.explanation().plan, "linear");
+        assert_eq!(program.explanation().key_bytes, 0);
+    }
+}
+
+#[test]
+fn every_set_of_pairs_agrees() {
+    for (bins, id) in [
+        (16, ParamsId::Pairs16),
+        (22, ParamsId::Pairs22),
+        (32, ParamsId::Pairs32),
+        (45, ParamsId::Pairs45),
+    ] {
+        for (depth, outputs, width) in [(1, 1, 1), (2, 1, 1), (2, 3, 1), (2, 3, 3)] {
+            let shape = Shape {
+                features: 12,
+                bins,
+                trees: 30,
+                depth,
+                outputs,
+                width,
+            };
+            let program = agree(&ensemble(shape, 5), Options::default(), 4, 6);
+            assert_eq!(program.bundle().params_id(), id);
+        }
+    }
+}
+
+#[test]
+fn paths_agree() {
+    for (features, bins, trees, depth, outputs, width) in [
+        (10, 256, 20, 3, 1, 1),
+        (4, 2, 5, 4, 1, 1),
+        (6, 1024, 3, 3, 1, 1),
+        (20, 64, 12, 5, 3, 1),
+        (9, 128, 6, 4, 3, 3),
+        // More classes than places in a polynomial.
+        (9, 256, 4, 3, 10, 10),
+        (3, 256, 2, 8, 2, 2),
+    ] {
+        let shape = Shape {
+            features,
+            bins,
+            trees,
+            depth,
+            outputs,
+            width,
+        };
+        let options = Options {
+            plan: Some(PlanKind::Paths),
+            ..Options::default()
+        };
+        let program = agree(&ensemble(shape, 7), options, 3, 8);
+        assert_eq!(program.explanation().plan, "paths");
+        assert_eq!(
+            program.explanation().key_bytes,
+            crate::wire::evaluation_key_len(ParamsId::Paths)
+        );
+    }
+}
+
+#[test]
+fn edges_that_no_tree_uses_can_be_dropped() {
+    let shape = Shape {
+        features: 12,
+        bins: 300,
+        trees: 20,
+        depth: 2,
+        outputs: 1,
+        width: 1,
+    };
+    let model = ensemble(shape, 9);
+    let all = agree(&model, Options::default(), 2, 10);
+    assert_eq!(all.explanation().plan, "paths");
+    let options = Options {
+        used_edges_only: true,
+        plan: None,
+    };
+    let used = agree(&model, options, 2, 10);
+    assert_eq!(used.explanation().plan, "pairs");
+    assert!(used.bundle().edges_are_thresholds() && !all.bundle().edges_are_thresholds());
+}
+
+#[test]
+fn a_model_that_no_plan_serves_says_why_for_each() {
+    let model = ensemble(
+        Shape {
+            features: 4,
+            bins: 100,
+            trees: 3,
+            depth: 3,
+            outputs: 1,
+            width: 1,
+        },
+        1,
+    );
+    let options = Options {
+        plan: Some(PlanKind::Pairs),
+        ..Options::default()
+    };
+    let Err(error) = compile(&model, options) else {
+        panic!("depth 3 is no pair")
+    };
+    let text = error.to_string();
+    assert!(text.contains("depth 3") && text.contains("linear"), "{text}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_ensembles_agree_in_every_plan(
+        features in 1usize..8, bins in 2usize..20, trees in 1usize..8, depth in 0usize..5,
+        outputs in 1usize..4, wide in any::<bool>(), seed in any::<u64>(),
+    ) {
+        let width = if wide { outputs } else { 1 };
+        let model = ensemble(Shape { features, bins, trees, depth, outputs, width }, seed);
+        let plans: &[PlanKind] = if depth <= 2 { &[PlanKind::Pairs, PlanKind::Paths] } else { &[PlanKind::Paths] };
+        for plan in plans {
+            agree(&model, Options { plan: Some(*plan), used_edges_only: false }, 1, seed);
+        }
+    }
+}
