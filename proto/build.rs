@@ -4,11 +4,12 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 4] = [
+const CONTRACTS: [&str; 5] = [
     "asterism/audit/v1/audit.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",
+    "asterism/inference/v1/encrypted.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

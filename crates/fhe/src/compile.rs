@@ -135,6 +135,7 @@ fn draft(model: &Model, plan: PlanKind) -> Result<Draft, FheError> {
         (PlanKind::Linear, Body::Ensemble(_)) => {
             Err(FheError::NoPlan("trees are not linear in the features".into()))
         }
+        (_, Body::Network(_)) => Err(FheError::NoPlan("networks are not served yet".into())),
         (_, Body::Linear(_)) => Err(FheError::NoPlan(
             "the model has no trees; `linear` serves it".into(),
         )),
@@ -424,6 +425,7 @@ fn quantisation_error(model: &Model, program: &Program) -> Vec<f64> {
                 touching.count() as f64 * unit / 2.0
             })
             .collect(),
+        Body::Network(_) => vec![],
         Body::Linear(linear) => {
             let steps = quantised::steps(linear);
             units

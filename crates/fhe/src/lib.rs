@@ -82,5 +82,7 @@ pub mod server;
 #[cfg(all(test, feature = "server"))]
 mod tests;
 pub mod wire;
+#[cfg(feature = "server")]
+pub mod xgboost;
 
 pub use error::FheError;

@@ -2,12 +2,13 @@
 
 use crate::FheError;
 
-/// Most features, trees, nodes of a tree, outputs and bins that are served.
+/// Most features, trees, nodes of a tree, outputs, splits on a way, and hidden units that are served.
 pub(crate) const MAX_FEATURES: usize = 2048;
 pub(crate) const MAX_TREES: usize = 10_000;
 pub(crate) const MAX_NODES: usize = 1 << 16;
 pub(crate) const MAX_OUTPUTS: usize = 256;
 pub(crate) const MAX_DEPTH: usize = 32;
+pub(crate) const MAX_UNITS: usize = 1024;
 /// Bits of a bin.
 pub(crate) const MAX_BIN_BITS: u32 = 10;
 
@@ -45,6 +46,8 @@ pub enum Body {
     Linear(Linear),
     /// Scores that are sums over trees.
     Ensemble(Ensemble),
+    /// Scores that are linear in the units of one hidden layer.
+    Network(Network),
 }
 
 /// `score_o = bias_o + sum_f weights_of x_f`.
@@ -54,6 +57,23 @@ pub struct Linear {
     pub weights: Vec<Vec<f64>>,
     /// By output.
     pub bias: Vec<f64>,
+    /// Least and largest value of each feature that is told apart; what lies beyond is clamped and reported.
+    pub ranges: Vec<(f64, f64)>,
+    /// Stands in for a missing value, by feature.
+    pub missing: Vec<f64>,
+}
+
+/// `score_o = output_bias_o + sum_u output_ou relu(hidden_bias_u + sum_f hidden_uf x_f)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    /// Weights of the hidden layer, by unit, then feature.
+    pub hidden: Vec<Vec<f64>>,
+    /// By unit.
+    pub hidden_bias: Vec<f64>,
+    /// Weights of the output layer, by output, then unit.
+    pub output: Vec<Vec<f64>>,
+    /// By output.
+    pub output_bias: Vec<f64>,
     /// Least and largest value of each feature that is told apart; what lies beyond is clamped and reported.
     pub ranges: Vec<(f64, f64)>,
     /// Stands in for a missing value, by feature.
@@ -131,6 +151,7 @@ impl Model {
         match &self.body {
             Body::Linear(linear) => Ok(linear.scores(row)),
             Body::Ensemble(ensemble) => ensemble.scores(row),
+            Body::Network(network) => Ok(network.scores(row)),
         }
     }
 
@@ -139,6 +160,7 @@ impl Model {
         match &self.body {
             Body::Linear(linear) => linear.weights.len(),
             Body::Ensemble(ensemble) => ensemble.base.len(),
+            Body::Network(network) => network.output.len(),
         }
     }
 
@@ -174,45 +196,92 @@ impl Model {
         match &self.body {
             Body::Linear(linear) => linear.check(features, outputs),
             Body::Ensemble(ensemble) => ensemble.check(features, outputs),
+            Body::Network(network) => network.check(features, outputs),
         }
     }
 }
 
+/// A row with missing values replaced.
+fn fill(row: &[f64], missing: &[f64]) -> Vec<f64> {
+    row.iter()
+        .zip(missing)
+        .map(|(value, missing)| if value.is_nan() { *missing } else { *value })
+        .collect()
+}
+
+fn affine(weights: &[f64], bias: f64, row: &[f64]) -> f64 {
+    bias + weights.iter().zip(row).map(|(w, x)| w * x).sum::<f64>()
+}
+
+fn finite(values: &[f64]) -> bool {
+    values.iter().all(|value| value.is_finite())
+}
+
+/// Whether a layer has so many inputs and outputs, all of it finite.
+fn is_layer(weights: &[Vec<f64>], bias: &[f64], inputs: usize, outputs: usize) -> bool {
+    weights.len() == outputs
+        && bias.len() == outputs
+        && finite(bias)
+        && weights
+            .iter()
+            .all(|weights| weights.len() == inputs && finite(weights))
+}
+
+fn are_inputs(ranges: &[(f64, f64)], missing: &[f64], features: usize) -> bool {
+    ranges.len() == features
+        && ranges
+            .iter()
+            .all(|(low, high)| low.is_finite() && high.is_finite() && low <= high)
+        && missing.len() == features
+        && finite(missing)
+}
+
+fn misfit() -> FheError {
+    FheError::BadModel("its weights and ranges do not fit its features".into())
+}
+
 impl Linear {
     fn scores(&self, row: &[f64]) -> Vec<f64> {
-        let filled: Vec<f64> = row
-            .iter()
-            .zip(&self.missing)
-            .map(|(value, missing)| if value.is_nan() { *missing } else { *value })
-            .collect();
+        let filled = fill(row, &self.missing);
         let outputs = self.weights.iter().zip(&self.bias);
         outputs
-            .map(|(weights, bias)| bias + weights.iter().zip(&filled).map(|(w, x)| w * x).sum::<f64>())
+            .map(|(weights, bias)| affine(weights, *bias, &filled))
             .collect()
     }
 
     fn check(&self, features: usize, outputs: usize) -> Result<(), FheError> {
-        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-        let good = self.bias.len() == outputs
-            && finite(&self.bias)
-            && self
-                .weights
-                .iter()
-                .all(|weights| weights.len() == features && finite(weights))
-            && self.ranges.len() == features
-            && self
-                .ranges
-                .iter()
-                .all(|(low, high)| low.is_finite() && high.is_finite() && low <= high)
-            && self.missing.len() == features
-            && finite(&self.missing);
-        if good {
-            Ok(())
-        } else {
-            Err(FheError::BadModel(
-                "its weights and ranges do not fit its features".into(),
-            ))
+        let fits = is_layer(&self.weights, &self.bias, features, outputs)
+            && are_inputs(&self.ranges, &self.missing, features);
+        if fits { Ok(()) } else { Err(misfit()) }
+    }
+}
+
+impl Network {
+    fn scores(&self, row: &[f64]) -> Vec<f64> {
+        let filled = fill(row, &self.missing);
+        let units: Vec<f64> = self
+            .hidden
+            .iter()
+            .zip(&self.hidden_bias)
+            .map(|(weights, bias)| affine(weights, *bias, &filled).max(0.0))
+            .collect();
+        let outputs = self.output.iter().zip(&self.output_bias);
+        outputs
+            .map(|(weights, bias)| affine(weights, *bias, &units))
+            .collect()
+    }
+
+    fn check(&self, features: usize, outputs: usize) -> Result<(), FheError> {
+        let units = self.hidden.len();
+        if units == 0 || units > MAX_UNITS {
+            return Err(FheError::BadModel(format!(
+                "it has {units} hidden units, and 1 to {MAX_UNITS} are served"
+            )));
         }
+        let fits = is_layer(&self.hidden, &self.hidden_bias, features, units)
+            && is_layer(&self.output, &self.output_bias, units, outputs)
+            && are_inputs(&self.ranges, &self.missing, features);
+        if fits { Ok(()) } else { Err(misfit()) }
     }
 }
 

@@ -150,7 +150,7 @@ fn row(model: &Model, rng: &mut ChaCha8Rng) -> Vec<f64> {
             return f64::NAN;
         }
         match &model.body {
-            Body::Linear(_) => rng.random_range(-3.5..5.5),
+            Body::Linear(_) | Body::Network(_) => rng.random_range(-3.5..5.5),
             Body::Ensemble(ensemble) => rng.random_range(-0.5..ensemble.edges[feature].len() as f64 + 1.5),
         }
     };

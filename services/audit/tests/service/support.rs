@@ -1,7 +1,7 @@
 //! The service on a free port, and clients of it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -52,6 +52,7 @@ impl World {
             audit,
         } = self;
         audit.shutdown().await;
+        closed(&dir).await;
         change(&dir);
         let audit = start(&dir).await.unwrap();
         Self {
@@ -69,6 +70,7 @@ impl World {
     pub async fn refused_after(self, change: impl FnOnce(&TempDir)) -> String {
         let Self { dir, audit, .. } = self;
         audit.shutdown().await;
+        closed(&dir).await;
         change(&dir);
         start(&dir).await.err().expect("refused").to_string()
     }
@@ -115,13 +117,26 @@ pub fn data(dir: &TempDir) -> PathBuf {
     dir.path().join("audit")
 }
 
+/// Resolves when the service that was shut down has let go of its store: a task of its that is still noting the head needs
+/// this runtime's only thread to end, so the wait must not take that.
+async fn closed(dir: &TempDir) {
+    let data = data(dir);
+    tokio::task::spawn_blocking(move || drop(open(&data)))
+        .await
+        .unwrap();
+}
+
 /// The records of a service that is down.
 pub fn records(dir: &TempDir) -> SledRecords {
+    open(&data(dir))
+}
+
+fn open(data: &Path) -> SledRecords {
     let options = SledOptions {
         lock_patience: PATIENCE,
         ..SledOptions::default()
     };
-    SledRecords::open(&data(dir).join("records"), options).unwrap()
+    SledRecords::open(&data.join("records"), options).unwrap()
 }
 
 #[derive(Clone)]
