@@ -3,7 +3,6 @@
 use super::*;
 use crate::{
     compile::Options,
-    noise,
     params::{ParamsId, PlanKind},
 };
 
