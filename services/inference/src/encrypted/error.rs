@@ -22,9 +22,6 @@ pub enum EncryptedError {
         /// What would work, or might.
         next_step: String,
     },
-    /// The model is beyond what is served by encryption.
-    #[error("the model cannot be served encrypted: {0}")]
-    Unservable(String),
     /// Its queries are larger than any message.
     #[error(
         "a query to the model has {query_bytes} bytes, and messages have at most {limit}: raise `limits.max_message_bytes`, or ask for another plan"
@@ -67,10 +64,14 @@ pub enum EncryptedError {
         problem: &'static str,
     },
     /// The owner has as many evaluation keys as anybody may have.
-    #[error("you have {0} evaluation keys, which is as many as anybody may have: delete one with DeleteEvaluationKey")]
+    #[error(
+        "you have {0} evaluation keys, which is as many as anybody may have: delete one with DeleteEvaluationKey"
+    )]
     TooManyKeys(usize),
     /// The bytes that came are not those that the header announced.
-    #[error("the SHA-256 of the evaluation key is not the one in its header: it was damaged on the way; send it again")]
+    #[error(
+        "the SHA-256 of the evaluation key is not the one in its header: it was damaged on the way; send it again"
+    )]
     KeyDigestMismatch,
     /// The upload ended early or went on too long.
     #[error("the evaluation key has {found} bytes, and its header says {expected}")]
@@ -106,7 +107,6 @@ impl EncryptedError {
             Self::NotCompiled(_)
             | Self::CompilationChanged(_)
             | Self::NoPlan { .. }
-            | Self::Unservable(_)
             | Self::QueriesTooLarge { .. }
             | Self::KeyNeeded(_)
             | Self::KeyOfOtherParams { .. }
@@ -123,7 +123,6 @@ impl EncryptedError {
             Self::NotCompiled(_) => "MODEL_NOT_COMPILED",
             Self::CompilationChanged(_) => "COMPILATION_CHANGED",
             Self::NoPlan { .. } => "NO_PLAN",
-            Self::Unservable(_) => "MODEL_NOT_SERVABLE",
             Self::QueriesTooLarge { .. } => "QUERIES_TOO_LARGE",
             Self::Query(FheError::OtherModel) => "QUERY_OTHER_MODEL",
             Self::Query(FheError::OtherParams { .. } | FheError::UnknownParams(_)) => "QUERY_OTHER_PARAMS",
