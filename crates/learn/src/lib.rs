@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod bins;
 pub mod csv;
 pub mod dataset;
 mod error;
@@ -17,5 +18,6 @@ pub mod model;
 pub mod profile;
 pub mod table;
 pub mod train;
+mod tree;
 
 pub use error::{HyperparameterViolation, LearnError, Names};
