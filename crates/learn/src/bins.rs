@@ -58,6 +58,15 @@ pub(crate) fn of_row(row: &[f64], edges: &[Vec<f64>]) -> Vec<u8> {
         .collect()
 }
 
+/// The first and the last edge, by feature; the median where there is none.
+pub(crate) fn ranges(edges: &[Vec<f64>], medians: &[f64]) -> Vec<(f64, f64)> {
+    let range = |(edges, median): (&Vec<f64>, &f64)| match (edges.first(), edges.last()) {
+        (Some(first), Some(last)) => (*first, *last),
+        _ => (*median, *median),
+    };
+    edges.iter().zip(medians).map(range).collect()
+}
+
 pub(crate) fn are_consistent(edges: &[Vec<f64>], features: usize) -> bool {
     edges.len() == features
         && edges.iter().all(|edges| {

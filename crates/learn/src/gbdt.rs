@@ -93,11 +93,7 @@ impl Trees {
 
     /// The first and the last edge, by feature; the median where there is none.
     pub(crate) fn ranges(&self, medians: &[f64]) -> Vec<(f64, f64)> {
-        let range = |(edges, median): (&Vec<f64>, &f64)| match (edges.first(), edges.last()) {
-            (Some(first), Some(last)) => (*first, *last),
-            _ => (*median, *median),
-        };
-        self.edges.iter().zip(medians).map(range).collect()
+        bins::ranges(&self.edges, medians)
     }
 
     pub(crate) fn view(&self) -> View<'_> {

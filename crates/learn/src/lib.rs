@@ -10,6 +10,7 @@ mod bins;
 pub mod csv;
 pub mod dataset;
 mod error;
+mod forest;
 mod gbdt;
 mod logistic;
 pub mod metrics;
