@@ -10,6 +10,10 @@ mod bad_input;
 mod command_line;
 #[path = "scenarios/crash.rs"]
 mod crash;
+#[path = "scenarios/encrypted.rs"]
+mod encrypted;
+#[path = "scenarios/encrypted_refusals.rs"]
+mod encrypted_refusals;
 #[path = "scenarios/flow.rs"]
 mod flow;
 #[path = "scenarios/full_disk.rs"]

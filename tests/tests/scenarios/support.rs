@@ -146,3 +146,22 @@ pub fn small_csv(rows: usize) -> String {
     }
     csv
 }
+
+/// The example's rows in the order of `features`.
+pub fn feature_rows(features: &[String]) -> Vec<Vec<f64>> {
+    let mut lines = BREAST_CANCER.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let columns: Vec<usize> = features
+        .iter()
+        .map(|name| header.iter().position(|h| h == name).unwrap())
+        .collect();
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            columns
+                .iter()
+                .map(|column| cells[*column].parse().unwrap())
+                .collect()
+        })
+        .collect()
+}

@@ -131,3 +131,6 @@ impl Engine {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;
