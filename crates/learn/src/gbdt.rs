@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LearnError,
-    model::{TreeParameters, softmax},
+    model::{NodeView, TreeParameters, View, softmax},
     train::{Progress, Samples},
 };
 
@@ -119,6 +119,23 @@ impl Trees {
         }
     }
 
+    /// The first and the last edge, by feature; the median where there is none.
+    pub(crate) fn ranges(&self, medians: &[f64]) -> Vec<(f64, f64)> {
+        let range = |(edges, median): (&Vec<f64>, &f64)| match (edges.first(), edges.last()) {
+            (Some(first), Some(last)) => (*first, *last),
+            _ => (*median, *median),
+        };
+        self.edges.iter().zip(medians).map(range).collect()
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::Boosted {
+            edges: &self.edges,
+            base: &self.base,
+            trees: self.trees.iter().map(Tree::view).collect(),
+        }
+    }
+
     pub(crate) fn is_consistent(&self, features: usize, classes: usize) -> bool {
         let outputs = outputs(classes);
         self.edges.len() == features
@@ -149,6 +166,24 @@ impl Tree {
                 }
             }
         }
+    }
+
+    fn view(&self) -> Vec<NodeView<'_>> {
+        let node = |node| match node {
+            &Node::Split {
+                feature,
+                edge,
+                left,
+                right,
+            } => NodeView::Split {
+                feature: feature as usize,
+                edge: usize::from(edge),
+                left: left as usize,
+                right: right as usize,
+            },
+            Node::Leaf { weight } => NodeView::Leaf(std::slice::from_ref(weight)),
+        };
+        self.nodes.iter().map(node).collect()
     }
 
     /// Children after parents: every walk ends.

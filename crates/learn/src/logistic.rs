@@ -13,7 +13,7 @@ use smartcore::optimization::{
 
 use crate::{
     LearnError,
-    model::{LogisticParameters, Scaling, softmax},
+    model::{LogisticParameters, Scaling, View, softmax},
     train::{Progress, Samples},
 };
 
@@ -89,6 +89,18 @@ impl Logistic {
         let row = self.scaling.apply(row);
         let of_class = |(weights, intercept): (&Vec<f64>, &f64)| dot(weights, &row) + intercept;
         self.weights.iter().zip(&self.intercepts).map(of_class).collect()
+    }
+
+    pub(crate) fn ranges(&self) -> Vec<(f64, f64)> {
+        self.scaling.ranges()
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::Linear {
+            weights: &self.weights,
+            intercepts: &self.intercepts,
+            scaling: self.scaling.view(),
+        }
     }
 
     pub(crate) fn is_consistent(&self, features: usize, classes: usize) -> bool {

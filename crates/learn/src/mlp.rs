@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LearnError,
-    model::{NetworkParameters, Scaling, softmax},
+    model::{LayerView, NetworkParameters, Scaling, View, softmax},
     train::{Progress, Samples},
 };
 
@@ -91,6 +91,17 @@ impl Network {
         values
     }
 
+    pub(crate) fn ranges(&self) -> Vec<(f64, f64)> {
+        self.scaling.ranges()
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::Network {
+            scaling: self.scaling.view(),
+            layers: self.layers.iter().map(Layer::view).collect(),
+        }
+    }
+
     pub(crate) fn is_consistent(&self, features: usize, classes: usize) -> bool {
         let mut width = features;
         for layer in &self.layers {
@@ -164,6 +175,14 @@ impl Layer {
             inputs,
             weights,
             biases: vec![0.0; outputs],
+        }
+    }
+
+    fn view(&self) -> LayerView<'_> {
+        LayerView {
+            inputs: self.inputs,
+            weights: &self.weights,
+            biases: &self.biases,
         }
     }
 

@@ -4,11 +4,13 @@ mod hyperparameters;
 mod scaling;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::hyperparameters::{Hyperparameters, LogisticParameters, NetworkParameters, TreeParameters};
 pub(crate) use self::scaling::{Scaling, impute, softmax};
+pub use self::view::{LayerView, NodeView, ScalingView, View};
 use crate::{
     LearnError,
     dataset::{MAX_CLASSES, Matrix},
@@ -17,8 +19,10 @@ use crate::{
     mlp::Network,
 };
 
-/// The stored format that this code reads and writes.
-const FORMAT: u32 = 1;
+/// The stored format that this code writes.
+const FORMAT: u32 = 2;
+/// The stored format without ranges; this code reads it too.
+const WITHOUT_RANGES: u32 = 1;
 /// Largest stored model.
 const MAX_BYTES: usize = 256 << 20;
 
@@ -43,6 +47,9 @@ pub struct Model {
     classes: Vec<String>,
     /// Replaces missing values, by feature: the median of the training rows.
     medians: Vec<f64>,
+    /// Least and largest value among the training rows, by feature.
+    #[serde(default)]
+    ranges: Vec<(f64, f64)>,
     body: Body,
 }
 
@@ -62,6 +69,7 @@ impl Model {
         feature_names: Vec<String>,
         classes: Vec<String>,
         medians: Vec<f64>,
+        ranges: Vec<(f64, f64)>,
         body: Body,
     ) -> Result<Self, LearnError> {
         let model = Self {
@@ -69,6 +77,7 @@ impl Model {
             feature_names,
             classes,
             medians,
+            ranges,
             body,
         };
         match model.check() {
@@ -176,14 +185,28 @@ impl Model {
         if bytes.len() > MAX_BYTES {
             return Err(LearnError::NotAModel("it is larger than any model"));
         }
-        let model: Self = serde_json::from_slice(bytes).map_err(|_| match serde_json::from_slice(bytes) {
-            Ok(Format { format }) if format != FORMAT => {
-                LearnError::NotAModel("its format is unknown to this version")
-            }
-            _ => LearnError::NotAModel("it cannot be read"),
-        })?;
+        let mut model: Self =
+            serde_json::from_slice(bytes).map_err(|_| match serde_json::from_slice(bytes) {
+                Ok(Format { format }) if !(WITHOUT_RANGES..=FORMAT).contains(&format) => {
+                    LearnError::NotAModel("its format is unknown to this version")
+                }
+                _ => LearnError::NotAModel("it cannot be read"),
+            })?;
+        if model.format == WITHOUT_RANGES && model.ranges.is_empty() {
+            model.ranges = model.derived_ranges();
+            model.format = FORMAT;
+        }
         model.check().map_err(LearnError::NotAModel)?;
         Ok(model)
+    }
+
+    /// About the ranges of the training rows, where those were not kept.
+    fn derived_ranges(&self) -> Vec<(f64, f64)> {
+        match &self.body {
+            Body::Logistic(body) => body.ranges(),
+            Body::Trees(body) => body.ranges(&self.medians),
+            Body::Network(body) => body.ranges(),
+        }
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -196,6 +219,10 @@ impl Model {
         }
         if self.medians.len() != features || !self.medians.iter().all(|median| median.is_finite()) {
             return Err("its medians do not fit its features");
+        }
+        let is_range = |(low, high): &(f64, f64)| low.is_finite() && high.is_finite() && low <= high;
+        if self.ranges.len() != features || !self.ranges.iter().all(is_range) {
+            return Err("its ranges do not fit its features");
         }
         let consistent = match &self.body {
             Body::Logistic(body) => body.is_consistent(features, classes),

@@ -38,6 +38,14 @@ impl Samples {
         self.labels.len()
     }
 
+    /// Least and largest value of a feature; a filled value, the median, lies between them.
+    fn range(&self, feature: usize) -> (f64, f64) {
+        let nothing = (f64::INFINITY, f64::NEG_INFINITY);
+        self.rows().fold(nothing, |(low, high), row| {
+            (low.min(row[feature]), high.max(row[feature]))
+        })
+    }
+
     pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &[f64]> + Clone {
         self.values.chunks_exact(self.width.max(1))
     }
@@ -58,6 +66,7 @@ pub fn train(
 ) -> Result<Model, LearnError> {
     hyperparameters.validate()?;
     let (samples, medians) = samples(problem, rows)?;
+    let ranges = (0..samples.width).map(|feature| samples.range(feature)).collect();
     let body = match hyperparameters {
         Hyperparameters::Logistic(parameters) => {
             Body::Logistic(Logistic::train(&samples, parameters, progress)?)
@@ -73,6 +82,7 @@ pub fn train(
         problem.feature_names().to_vec(),
         problem.classes.clone(),
         medians,
+        ranges,
         body,
     )
 }

@@ -40,6 +40,9 @@ pub enum InferenceError {
         "the dataset is not the one that the model was trained on; name a dataset to evaluate on all its rows"
     )]
     DatasetChanged,
+    /// The model cannot predict on encrypted rows, and why.
+    #[error("the model does not predict on encrypted rows: {0}")]
+    NotServed(String),
     /// The data cannot be learnt from, or does not fit the model.
     #[error(transparent)]
     Learn(#[from] LearnError),
@@ -117,9 +120,10 @@ impl Classify for InferenceError {
                 _ => ErrorClass::Precondition,
             },
             Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
-            Self::ModelRefused { .. } | Self::DatasetRefused(_) | Self::DatasetChanged => {
-                ErrorClass::Precondition
-            }
+            Self::ModelRefused { .. }
+            | Self::DatasetRefused(_)
+            | Self::DatasetChanged
+            | Self::NotServed(_) => ErrorClass::Precondition,
             Self::RequestIdReused => ErrorClass::Conflict,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Upstream { source, .. } => match source.code() {
@@ -142,6 +146,7 @@ impl Classify for InferenceError {
             Self::ModelRefused { .. } => "MODEL_REFUSED",
             Self::DatasetRefused(_) => "DATASET_REFUSED",
             Self::DatasetChanged => "DATASET_CHANGED",
+            Self::NotServed(_) => "MODEL_NOT_SERVED",
             Self::Learn(error) => learn_reason(error),
             Self::Table(_) => "DATASET_TOO_LARGE",
             Self::Csv(CsvError::OutOfRoom { .. }) => "DATASET_TOO_LARGE",

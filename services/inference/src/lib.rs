@@ -1,9 +1,13 @@
 //! Inference: trains on verified datasets, keeps models encrypted and signed, and predicts.
 //!
 //! Plaintext (rows, models) exists in this process's memory only. [`flow`] holds the use cases that need kms and ingest,
-//! [`training`] the synchronous learning, [`models`] the models at rest. `service.rs` translates.
+//! [`training`] the synchronous learning, [`models`] the models at rest, [`encrypted`] prediction on encrypted rows.
+//! `service.rs` translates.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod config;
+pub mod encrypted;
 mod error;
 pub mod flow;
 pub mod models;

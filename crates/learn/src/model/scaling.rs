@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ScalingView;
+
 /// Standardised values are kept within this many deviations: no weight that training finds makes them overflow.
 const MOST_DEVIATIONS: f64 = 1e6;
 
@@ -72,6 +74,23 @@ impl Scaling {
             .zip(&self.deviation)
             .map(scale)
             .collect()
+    }
+
+    /// Four deviations on each side of the mean, by feature.
+    pub(crate) fn ranges(&self) -> Vec<(f64, f64)> {
+        const DEVIATIONS: f64 = 4.0;
+        let around = |(mean, deviation): (&f64, &f64)| {
+            let reach = DEVIATIONS * deviation;
+            ((mean - reach).max(f64::MIN), (mean + reach).min(f64::MAX))
+        };
+        self.mean.iter().zip(&self.deviation).map(around).collect()
+    }
+
+    pub(crate) fn view(&self) -> ScalingView<'_> {
+        ScalingView {
+            mean: &self.mean,
+            deviation: &self.deviation,
+        }
     }
 
     pub(crate) fn is_consistent(&self, features: usize) -> bool {

@@ -185,6 +185,68 @@ fn stored_models_predict_the_same() {
     }
 }
 
+/// Samples of format 1, written before ranges were kept, go on being read: their ranges, and their answers to one row.
+#[test]
+fn format_1_is_read() {
+    let medians = [1.3, 1.0];
+    for (bytes, ranges, expected) in [
+        (
+            include_bytes!("vectors/format1_logistic.json").as_slice(),
+            [(-2.06, 4.64), (-5.20, 7.27)],
+            [0.545727901772, 0.444323259853, 0.009948838375],
+        ),
+        (
+            include_bytes!("vectors/format1_trees.json"),
+            [(0.15, 2.35), (-1.5, 3.5)],
+            [0.472651678675, 0.286048334900, 0.241299986425],
+        ),
+        (
+            include_bytes!("vectors/format1_network.json"),
+            [(-2.06, 4.64), (-5.20, 7.27)],
+            [0.444726327990, 0.280526315914, 0.274747356096],
+        ),
+    ] {
+        let model = Model::from_bytes(bytes).unwrap();
+        assert_eq!(model.medians(), medians);
+        for (found, expected) in model.ranges().iter().zip(ranges) {
+            let close = |a: f64, b: f64| (a - b).abs() < 0.01;
+            assert!(
+                close(found.0, expected.0) && close(found.1, expected.1),
+                "{found:?}"
+            );
+        }
+        let found = model.predict_proba(&[0.7, f64::NAN]).unwrap();
+        for (p, expected) in found.iter().zip(expected) {
+            assert!((p - expected).abs() < 1e-11, "{found:?}");
+        }
+        // What is written again is of the present format.
+        assert_eq!(Model::from_bytes(&model.to_bytes()).unwrap(), model);
+    }
+}
+
+/// Ranges are those of the training rows, missing values left out; a feature without values has its median.
+#[test]
+fn ranges_are_learnt() {
+    let text = "a,e,y\n1,,p\nNA,,q\n-4,NA,q\n2,,p\n99,,q\n";
+    let problem = Problem::from_table(&table(text), "y", None).unwrap();
+    for algorithm in [
+        Algorithm::LogisticRegression,
+        Algorithm::GradientBoostedTrees,
+        Algorithm::NeuralNetwork,
+    ] {
+        let hyperparameters = Hyperparameters::defaults(algorithm);
+        let model = train(&problem, &[0, 1, 2, 3], &hyperparameters, 1, &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(model.ranges(), [(-4.0, 2.0), (0.0, 0.0)]);
+        assert_eq!(
+            Model::from_bytes(&model.to_bytes()).unwrap().ranges(),
+            model.ranges()
+        );
+    }
+}
+
 #[test]
 fn rows_that_do_not_fit() {
     for model in models() {
@@ -234,7 +296,20 @@ fn inconsistent_models_are_refused() {
     };
     let misfit = "its parts do not fit each other";
     assert_eq!(
-        refused(logistic, &|m| m["format"] = 2.into()),
+        refused(logistic, &|m| m["format"] = 3.into()),
+        "its format is unknown to this version"
+    );
+    let without_ranges = |m: &mut serde_json::Value| {
+        m.as_object_mut().unwrap().remove("ranges");
+    };
+    let misfit_ranges = "its ranges do not fit its features";
+    assert_eq!(refused(logistic, &without_ranges), misfit_ranges);
+    assert_eq!(
+        refused(logistic, &|m| m["ranges"][1] = vec![1.0, 0.0].into()),
+        misfit_ranges
+    );
+    assert_eq!(
+        refused(logistic, &|m| m["format"] = 1.into()),
         "its format is unknown to this version"
     );
     let newer = br#"{"format":7,"a_new_field":[]}"#;

@@ -1,0 +1,5 @@
+//! Prediction on encrypted rows.
+
+mod convert;
+
+pub use convert::to_fhe;
