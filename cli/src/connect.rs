@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use asterism_client::{Audit, Connection, Credentials, Inference, Ingest, Kms};
+use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Inference, Ingest, Kms};
 
 use crate::{args::Global, error::CliError};
 
@@ -22,6 +22,8 @@ pub struct Services {
     pub ingest: Ingest,
     /// Models.
     pub inference: Inference,
+    /// Predictions on encrypted rows.
+    pub encrypted: EncryptedInference,
     /// The log.
     pub audit: Audit,
 }
@@ -71,8 +73,10 @@ impl Endpoints {
                 None => connection,
             })
         };
+        let kms = Kms::new(to(&self.kms)?);
         Ok(Services {
-            kms: Kms::new(to(&self.kms)?),
+            encrypted: EncryptedInference::new(to(&self.inference)?, kms.clone()),
+            kms,
             ingest: Ingest::new(to(&self.ingest)?),
             inference: Inference::new(to(&self.inference)?),
             audit: Audit::new(to(&self.audit)?),

@@ -6,6 +6,8 @@ const USE_KEYS: &[Role] = &[Admin, DataOwner, Service];
 const READ_KEYS: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Viewer, Service];
 /// A check with a public key gives nothing away, but is an operation, not metadata.
 const CHECK_SIGNATURES: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
+/// Records of evaluation keys are inference's to make, for whoever it acts for.
+const EVALUATION_KEY_RECORDS: &[Role] = &[Admin, Service];
 const OWN_DATA: &[Role] = &[Admin, DataOwner];
 /// Decrypted rows: an analyst learns from models, which inference trains as a service.
 const READ_ROWS: &[Role] = &[Admin, DataOwner, Service];
@@ -79,12 +81,24 @@ const POLICY: &[(&str, &[Role])] = &[
     ),
     ("asterism.kms.v1.KeyManagementService/CreateKey", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/Decrypt", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/DeleteEvaluationKeyRecord",
+        EVALUATION_KEY_RECORDS,
+    ),
     ("asterism.kms.v1.KeyManagementService/Encrypt", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/GenerateDataKey", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/GenerateMac", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/GetEvaluationKeyRecord",
+        EVALUATION_KEY_RECORDS,
+    ),
     ("asterism.kms.v1.KeyManagementService/GetKey", READ_KEYS),
     ("asterism.kms.v1.KeyManagementService/GetPublicKey", READ_KEYS),
     ("asterism.kms.v1.KeyManagementService/ListKeys", READ_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/RecordEvaluationKey",
+        EVALUATION_KEY_RECORDS,
+    ),
     ("asterism.kms.v1.KeyManagementService/RotateKey", &[Admin]),
     ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
 ];

@@ -310,6 +310,48 @@ impl Kms {
             .verify(domain, &key)
             .map_err(|_| ClientError::Verification(format!("the signature of `{id}` does not fit")))
     }
+
+    /// Records an evaluation key of the caller's, or of whoever this connection acts for. Only services and administrators
+    /// may.
+    pub async fn record_evaluation_key(
+        &self,
+        sha256: &Digest,
+        params: &str,
+        total_bytes: u64,
+    ) -> Result<pb::EvaluationKeyRecord, ClientError> {
+        let request = pb::RecordEvaluationKeyRequest {
+            sha256: sha256.as_bytes().to_vec(),
+            params: params.to_owned(),
+            total_bytes,
+        };
+        self.connection
+            .retrying(|| client_call!(self, record_evaluation_key, request))
+            .await
+    }
+
+    /// The record of an evaluation key.
+    pub async fn evaluation_key_record(
+        &self,
+        sha256: &Digest,
+    ) -> Result<pb::EvaluationKeyRecord, ClientError> {
+        let request = pb::GetEvaluationKeyRecordRequest {
+            name: format!("evaluationKeys/{sha256}"),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_evaluation_key_record, request))
+            .await
+    }
+
+    /// Deletes the record of an evaluation key.
+    pub async fn delete_evaluation_key_record(&self, sha256: &Digest) -> Result<(), ClientError> {
+        let request = pb::DeleteEvaluationKeyRecordRequest {
+            name: format!("evaluationKeys/{sha256}"),
+        };
+        self.connection
+            .once(self.client().delete_evaluation_key_record(request))
+            .await
+            .map(drop)
+    }
 }
 
 fn name(id: &str) -> String {

@@ -178,6 +178,15 @@ impl Program {
         self.bundle.features.iter().map(|feature| feature.coding.bins())
     }
 
+    /// Checks what a query says of itself before any work is done for it.
+    ///
+    /// # Errors
+    /// [`FheError`] for a query of another model or parameter set or of the wrong length.
+    pub fn check(&self, query: &[u8]) -> Result<(), FheError> {
+        let id = self.bundle.params_id();
+        wire::read_query(query, id, &self.bundle.model, self.query_bytes()).map(drop)
+    }
+
     /// Evaluates an encrypted row on the threads of `pool`. `cancelled` is asked now and then; once it says so, the work
     /// stops.
     ///

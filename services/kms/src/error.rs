@@ -58,6 +58,12 @@ pub enum KmsError {
     /// The key has as many versions as a key may have.
     #[error("the key `{0}` has as many versions as a key may have; create another key")]
     TooManyVersions(String),
+    /// No such record of an evaluation key, or none of the caller's.
+    #[error("there is no record of the evaluation key `{0}`; register the key with inference")]
+    EvaluationKeyNotFound(String),
+    /// The same digest is on record with other parameters or another size.
+    #[error("the evaluation key `{0}` is on record with other parameters or another size")]
+    EvaluationKeyDiffers(String),
     /// A stored record or wrapped key cannot be read.
     #[error("a stored key is damaged: {0}")]
     Damaged(&'static str),
@@ -84,8 +90,12 @@ impl Classify for KmsError {
             Self::Field { .. } | Self::DecryptionFailed | Self::ChecksumMismatch { .. } => {
                 ErrorClass::Invalid
             }
-            Self::KeyNotFound(_) | Self::VersionNotFound { .. } => ErrorClass::NotFound,
-            Self::KeyExists(_) | Self::RequestIdReused => ErrorClass::Conflict,
+            Self::KeyNotFound(_) | Self::VersionNotFound { .. } | Self::EvaluationKeyNotFound(_) => {
+                ErrorClass::NotFound
+            }
+            Self::KeyExists(_) | Self::RequestIdReused | Self::EvaluationKeyDiffers(_) => {
+                ErrorClass::Conflict
+            }
             Self::WrongKeyType { .. } | Self::TooManyVersions(_) => ErrorClass::Precondition,
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
@@ -103,6 +113,8 @@ impl Classify for KmsError {
             Self::ChecksumMismatch { .. } => "CHECKSUM_MISMATCH",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::TooManyVersions(_) => "TOO_MANY_VERSIONS",
+            Self::EvaluationKeyNotFound(_) => "EVALUATION_KEY_NOT_FOUND",
+            Self::EvaluationKeyDiffers(_) => "EVALUATION_KEY_DIFFERS",
             Self::Damaged(_) => "KEY_DAMAGED",
             Self::Store(error) => error.reason(),
             Self::Crypto(_) => "CRYPTO_FAILED",

@@ -1,5 +1,6 @@
 //! Keys, their versions, and what is done with them.
 
+pub mod evaluation;
 mod id;
 mod keyring;
 mod material;

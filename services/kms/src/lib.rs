@@ -19,7 +19,10 @@ use tokio::net::TcpListener;
 pub use config::{Config, RootKeyConfig};
 pub use error::KmsError;
 
-use crate::{keys::Keyring, service::Adapter};
+use crate::{
+    keys::{Keyring, evaluation::EvaluationKeys},
+    service::Adapter,
+};
 
 /// Starts the service on a listener that is bound already.
 ///
@@ -34,7 +37,8 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     })
     .await?;
     let keyring = Arc::new(Keyring::new(foundation.records.clone(), root));
-    let adapter = Adapter::new(foundation.gate.clone(), keyring);
+    let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
+    let adapter = Adapter::new(foundation.gate.clone(), keyring, evaluation_keys);
     let max = config.common.limits.max_message_bytes;
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)

@@ -13,18 +13,26 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     error::KmsError,
-    keys::{Key, KeyId, Keyring, RequestId},
+    keys::{
+        Key, KeyId, Keyring, RequestId,
+        evaluation::{self, EvaluationKeys},
+    },
     wire,
 };
 
 pub(crate) struct Adapter {
     gate: Gate,
     keyring: Arc<Keyring>,
+    evaluation_keys: Arc<EvaluationKeys>,
 }
 
 impl Adapter {
-    pub(crate) fn new(gate: Gate, keyring: Arc<Keyring>) -> Self {
-        Self { gate, keyring }
+    pub(crate) fn new(gate: Gate, keyring: Arc<Keyring>, evaluation_keys: Arc<EvaluationKeys>) -> Self {
+        Self {
+            gate,
+            keyring,
+            evaluation_keys,
+        }
     }
 
     /// Runs an operation on one existing key that the caller may use.
@@ -340,6 +348,66 @@ impl KeyManagementService for Adapter {
                     fingerprint_sha256: public.fingerprint().as_bytes().to_vec(),
                 })
             })
+            .await
+    }
+
+    async fn record_evaluation_key(
+        &self,
+        request: Request<pb::RecordEvaluationKeyRequest>,
+    ) -> Result<Response<pb::EvaluationKeyRecord>, Status> {
+        let keys = self.evaluation_keys.clone();
+        self.gate
+            .blocking(
+                "kms.RecordEvaluationKey",
+                request,
+                move |caller, message, trail| {
+                    let record = wire::evaluation_key(message, caller.owner().as_str())?;
+                    trail
+                        .resource(evaluation::name(&record.sha256))
+                        .input_digest(record.sha256);
+                    keys.record(&record)?;
+                    Ok(wire::evaluation_key_record(record))
+                },
+            )
+            .await
+    }
+
+    async fn get_evaluation_key_record(
+        &self,
+        request: Request<pb::GetEvaluationKeyRecordRequest>,
+    ) -> Result<Response<pb::EvaluationKeyRecord>, Status> {
+        let keys = self.evaluation_keys.clone();
+        self.gate
+            .blocking(
+                "kms.GetEvaluationKeyRecord",
+                request,
+                move |caller, message, trail| {
+                    trail.silent();
+                    let sha256 = wire::evaluation_key_name(&message.name)?;
+                    trail.resource(evaluation::name(&sha256));
+                    let record = keys.get(caller.owner().as_str(), &sha256)?;
+                    Ok(wire::evaluation_key_record(record))
+                },
+            )
+            .await
+    }
+
+    async fn delete_evaluation_key_record(
+        &self,
+        request: Request<pb::DeleteEvaluationKeyRecordRequest>,
+    ) -> Result<Response<pb::DeleteEvaluationKeyRecordResponse>, Status> {
+        let keys = self.evaluation_keys.clone();
+        self.gate
+            .blocking(
+                "kms.DeleteEvaluationKeyRecord",
+                request,
+                move |caller, message, trail| {
+                    let sha256 = wire::evaluation_key_name(&message.name)?;
+                    trail.resource(evaluation::name(&sha256));
+                    keys.delete(caller.owner().as_str(), &sha256)?;
+                    Ok(pb::DeleteEvaluationKeyRecordResponse {})
+                },
+            )
             .await
     }
 }

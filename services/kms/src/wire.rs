@@ -7,7 +7,10 @@ use asterism_proto::kms as pb;
 
 use crate::{
     error::KmsError,
-    keys::{Key, KeyId, KeyType, NewKey},
+    keys::{
+        Key, KeyId, KeyType, NewKey,
+        evaluation::{self, EvaluationKeyRecord},
+    },
 };
 
 const MAX_LABELS: usize = 32;
@@ -123,6 +126,40 @@ pub(crate) fn verify_input(input: Option<pb::asymmetric_verify_request::Input>) 
 
 pub(crate) fn signature(der: &[u8]) -> Result<Signature, KmsError> {
     Signature::from_der(der).map_err(|_| KmsError::field("signature", "must be an ECDSA signature in DER"))
+}
+
+pub(crate) fn evaluation_key(
+    request: pb::RecordEvaluationKeyRequest,
+    owner: &str,
+) -> Result<EvaluationKeyRecord, KmsError> {
+    let sha256: [u8; 32] = request
+        .sha256
+        .as_slice()
+        .try_into()
+        .map_err(|_| KmsError::field("sha256", "must be the 32 bytes of a SHA-256"))?;
+    Ok(EvaluationKeyRecord {
+        owner: owner.to_owned(),
+        sha256: Digest::from_bytes(sha256),
+        params: request.params,
+        total_bytes: request.total_bytes,
+    })
+}
+
+/// The digest in `evaluationKeys/{sha256 in hex}`.
+pub(crate) fn evaluation_key_name(name: &str) -> Result<Digest, KmsError> {
+    name.strip_prefix("evaluationKeys/")
+        .and_then(|hex| hex.parse().ok().filter(|digest: &Digest| digest.to_string() == hex))
+        .ok_or_else(|| KmsError::field("name", "must be `evaluationKeys/{sha256 in hex}`"))
+}
+
+pub(crate) fn evaluation_key_record(record: EvaluationKeyRecord) -> pb::EvaluationKeyRecord {
+    pb::EvaluationKeyRecord {
+        name: evaluation::name(&record.sha256),
+        owner: record.owner,
+        sha256: record.sha256.as_bytes().to_vec(),
+        params: record.params,
+        total_bytes: record.total_bytes,
+    }
 }
 
 fn digest_of(message: &[u8]) -> Result<Digest, KmsError> {
