@@ -22,6 +22,30 @@ pub enum FheCommand {
         #[arg(long, value_name = "FILE")]
         bundle: Option<PathBuf>,
     },
+    /// Compiles a model of the service for encrypted prediction.
+    Compile {
+        /// models/{id}
+        model: String,
+        /// Which plan, and how.
+        #[command(flatten)]
+        options: CompileOptions,
+    },
+    /// Says how a compiled model is served, at what cost, and why.
+    Explain {
+        /// models/{id}, or a file that XGBoost saved
+        model: String,
+        /// Which plan, and how; for files.
+        #[command(flatten)]
+        options: CompileOptions,
+    },
+    /// Fetches the client bundle of a compiled model.
+    Bundle {
+        /// models/{id}
+        model: String,
+        /// Where to write it.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Makes a secret key for a bundle, and the evaluation key when its plan needs one.
     Keygen {
         /// The client bundle.
@@ -49,11 +73,11 @@ pub enum FheCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Has a query answered in this process by a model that XGBoost saved.
+    /// Has a query answered: by the service, or in this process by a model that XGBoost saved.
     Evaluate {
-        /// What `save_model("model.json")` wrote.
-        model: PathBuf,
-        /// Which plan, and how: as the bundle was made.
+        /// models/{id}, or a file that XGBoost saved
+        model: String,
+        /// Which plan, and how: for files, as the bundle was made.
         #[command(flatten)]
         options: CompileOptions,
         /// The query.
@@ -83,17 +107,20 @@ pub enum FheCommand {
     },
     /// Encrypts every row of a CSV file, has it predicted, and decrypts.
     Predict {
-        /// A file that XGBoost saved; it is served in this process.
-        model: PathBuf,
+        /// models/{id}, compiled when it is not yet, or a file that XGBoost saved, served in this process
+        model: String,
         /// Which plan, and how.
         #[command(flatten)]
         options: CompileOptions,
         /// CSV file with a header; columns are matched by name.
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
-        /// Threads; by default as many as there are processors.
+        /// Threads, for files; by default as many as there are processors.
         #[arg(long)]
         threads: Option<usize>,
+        /// Directory that `keygen` wrote; by default keys are made and forgotten.
+        #[arg(long, value_name = "DIR")]
+        keys: Option<PathBuf>,
     },
 }
 

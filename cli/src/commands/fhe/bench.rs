@@ -17,17 +17,20 @@ use crate::{
     output::{self, Output},
 };
 
-/// How long the rows of a model may take, unless their number was given.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long the rows of a model may take, unless their number was given: when many are measured, and when few are.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_FOR_FEW: Duration = Duration::from_secs(30);
 
 /// Runs `fhe bench`.
 pub(super) fn run(args: &FheBenchArgs, output: Output) -> Result<(), CliError> {
     let pool = pool(args.threads)?;
+    let few = args.test.is_some() || (1..=2).contains(&args.only.len());
+    let patience = if few { PATIENCE_FOR_FEW } else { PATIENCE };
     let mut lines = vec![];
     let mut one = |name: &str, subject: Subject| -> Result<(), CliError> {
         let bar = output.progress(1, "predict", false);
         let options = args.options.into();
-        let measured = measure(name, &subject, options, &pool, args.rows, PATIENCE, &bar)?;
+        let measured = measure(name, &subject, options, &pool, args.rows, patience, &bar)?;
         bar.finish_and_clear();
         if output.is_json() {
             output.value(&measured);

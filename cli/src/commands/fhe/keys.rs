@@ -3,14 +3,20 @@
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use asterism_fhe::{
+    bundle::Bundle,
     keys::SecretKey,
     params::{self, ParamsId},
+    wire,
 };
 use asterism_store::files::write_atomic;
+use zeroize::Zeroizing;
 
 use super::read;
 use crate::error::CliError;
 
+/// Names of the files that `keygen` writes.
+pub(super) const SECRET: &str = "secret.key";
+pub(super) const EVALUATION: &str = "evaluation.key";
 /// The first line; the next format has another number.
 const FIRST_LINE: &str = "asterism-fhe-secret-key 1";
 
@@ -42,7 +48,7 @@ pub(super) fn read_secret(file: &Path) -> Result<SecretKey, CliError> {
             file.display()
         )));
     }
-    let bytes = read(file)?;
+    let bytes = Zeroizing::new(read(file)?);
     str::from_utf8(&bytes).ok().and_then(from_text).ok_or_else(|| {
         CliError::Usage(format!(
             "{}: this is not a secret key of this version",
@@ -51,9 +57,27 @@ pub(super) fn read_secret(file: &Path) -> Result<SecretKey, CliError> {
     })
 }
 
-fn to_text(key: &SecretKey) -> String {
-    let (params, seed) = (key.params_id().name(), hex::encode(key.seed()));
-    format!("{FIRST_LINE}\nparams {params}\nseed {seed}\n")
+/// Secret and evaluation key of a directory that `keygen` wrote for the parameter set of `bundle`.
+///
+/// # Errors
+/// As [`read_secret`]; [`CliError::Usage`] for keys of another parameter set.
+pub(super) fn read_pair(dir: &Path, bundle: &Bundle) -> Result<(SecretKey, Option<Vec<u8>>), CliError> {
+    let key = read_secret(&dir.join(SECRET))?;
+    let (expected, found) = (bundle.params_id().name(), key.params_id().name());
+    if expected != found {
+        return Err(CliError::Usage(format!(
+            "{}: made for parameter set {found}, and this model uses {expected}",
+            dir.display()
+        )));
+    }
+    let needed = wire::evaluation_key_len(key.params_id()) > 0;
+    let evaluation_key = needed.then(|| read(&dir.join(EVALUATION))).transpose()?;
+    Ok((key, evaluation_key))
+}
+
+fn to_text(key: &SecretKey) -> Zeroizing<String> {
+    let (params, seed) = (key.params_id().name(), Zeroizing::new(hex::encode(key.seed())));
+    Zeroizing::new(format!("{FIRST_LINE}\nparams {params}\nseed {}\n", seed.as_str()))
 }
 
 fn from_text(text: &str) -> Option<SecretKey> {
@@ -112,8 +136,8 @@ mod tests {
             text.replace("key 1", "key 2"),
             text.replace("linear", "circular"),
             text.replace("seed ", "seed 00"),
-            format!("{text}more\n"),
-            text.lines().take(2).collect(),
+            format!("{}more\n", text.as_str()),
+            text.lines().take(2).collect::<Vec<_>>().join("\n"),
             String::new(),
         ];
         for text in wrong {

@@ -20,7 +20,7 @@ pub(super) fn keygen(bundle: &Path, out: &Path, output: Output) -> Result<(), Cl
     let bundle = read_bundle(bundle)?;
     std::fs::create_dir_all(out).map_err(|error| CliError::file(out, error))?;
     let key = SecretKey::generate(bundle.params_id()).map_err(failed)?;
-    let (secret, evaluation) = (out.join("secret.key"), out.join("evaluation.key"));
+    let (secret, evaluation) = (out.join(keys::SECRET), out.join(keys::EVALUATION));
     keys::write_secret(&secret, &key)?;
     let bytes = client::evaluation_key(&key).map_err(failed)?;
     if let Some(bytes) = &bytes {

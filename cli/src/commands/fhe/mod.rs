@@ -1,4 +1,6 @@
 //! `asterism fhe`: predictions on encrypted rows.
+//!
+//! A model is `models/{id}` of the service, or a file that XGBoost saved, which is served in this process.
 
 mod bench;
 mod catalogue;
@@ -6,27 +8,26 @@ mod data;
 mod keys;
 mod local;
 mod measure;
+mod remote;
+mod report;
 mod rows;
 mod xgboost;
 
 use std::{num::NonZero, path::Path};
 
-use asterism_fhe::{
-    FheError,
-    compile::{self, Explanation},
-    params::PlanKind,
-};
+use asterism_fhe::{FheError, compile, params::PlanKind};
 use rayon::ThreadPool;
-use serde_json::{Value, json};
 
 use crate::{
-    args::{CompileOptions, FheCommand, PlanName},
+    args::{CompileOptions, FheCommand, Global, PlanName},
+    connect::services,
     error::CliError,
-    output::{self, Output},
+    output::Output,
 };
 
 /// Runs an `fhe` command.
-pub async fn run(command: FheCommand, output: Output) -> Result<(), CliError> {
+pub async fn run(command: FheCommand, global: &Global, output: Output) -> Result<(), CliError> {
+    let of_service = |model: &str| model.starts_with("models/");
     match command {
         FheCommand::Bench(args) => bench::run(&args, output),
         FheCommand::ImportXgboost {
@@ -34,6 +35,14 @@ pub async fn run(command: FheCommand, output: Output) -> Result<(), CliError> {
             options,
             bundle,
         } => xgboost::import(&file, options, bundle, output),
+        FheCommand::Compile { model, options } => {
+            remote::compile(&services(global)?, &model, options, output).await
+        }
+        FheCommand::Explain { model, .. } if of_service(&model) => {
+            remote::explain(&services(global)?, &model, output).await
+        }
+        FheCommand::Explain { model, options } => xgboost::explain(model.as_ref(), options, output),
+        FheCommand::Bundle { model, out } => remote::bundle(&services(global)?, &model, &out, output).await,
         FheCommand::Keygen { bundle, out } => local::keygen(&bundle, &out, output),
         FheCommand::Encrypt {
             bundle,
@@ -48,7 +57,14 @@ pub async fn run(command: FheCommand, output: Output) -> Result<(), CliError> {
             query,
             evaluation_key,
             out,
-        } => xgboost::evaluate(&model, options, &query, evaluation_key.as_deref(), &out, output),
+        } => {
+            let key = evaluation_key.as_deref();
+            if of_service(&model) {
+                remote::evaluate(&services(global)?, &model, &query, key, &out, output).await
+            } else {
+                xgboost::evaluate(model.as_ref(), options, &query, key, &out, output)
+            }
+        }
         FheCommand::Decrypt {
             bundle,
             key,
@@ -60,7 +76,15 @@ pub async fn run(command: FheCommand, output: Output) -> Result<(), CliError> {
             options,
             file,
             threads,
-        } => xgboost::predict(&model, options, &file, threads, output),
+            keys,
+        } => {
+            let keys = keys.as_deref();
+            if of_service(&model) {
+                remote::predict(&services(global)?, &model, options, &file, keys, output).await
+            } else {
+                xgboost::predict(model.as_ref(), options, &file, threads, keys, output)
+            }
+        }
     }
 }
 
@@ -105,49 +129,4 @@ fn pool(threads: Option<usize>) -> Result<ThreadPool, CliError> {
         .num_threads(threads.max(1))
         .build()
         .map_err(|error| CliError::Other(error.to_string()))
-}
-
-/// How a model is served, at what cost, and why.
-fn explain(explanation: &Explanation, more: &[(&str, String)], value: Value, output: Output) {
-    let mut facts = vec![
-        ("plan", format!("{} ({})", explanation.plan, explanation.params)),
-        ("query", output::bytes(explanation.query_bytes as u64)),
-        ("reply", output::bytes(explanation.reply_bytes as u64)),
-        (
-            "evaluation key",
-            match explanation.key_bytes {
-                0 => "none".into(),
-                bytes => output::bytes(bytes as u64),
-            },
-        ),
-        ("products", explanation.products.to_string()),
-        (
-            "wrong score",
-            format!("with a probability of 2^{:.0}", explanation.failure_log2),
-        ),
-        (
-            "clients learn",
-            if explanation.edges_are_thresholds {
-                "the values that the model splits on".into()
-            } else {
-                "bin edges or ranges of the training rows".into()
-            },
-        ),
-    ];
-    for candidate in &explanation.candidates {
-        let cost = candidate.cost_us.map_or_else(
-            || "no".into(),
-            |us| format!("about {:.1} ms of a thread", us / 1e3),
-        );
-        facts.push((
-            "candidate",
-            format!("{}: {cost}; {}", candidate.plan, candidate.reason),
-        ));
-    }
-    facts.extend_from_slice(more);
-    let mut all = json!(explanation);
-    if let (Some(all), Value::Object(value)) = (all.as_object_mut(), value) {
-        all.extend(value);
-    }
-    output.facts(&facts, &all);
 }

@@ -43,6 +43,22 @@ pub(super) fn of_features(file: &Path, bundle: &Bundle) -> Result<Matrix, CliErr
         .map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
 }
 
+/// Names of the cells of [`line`].
+pub(super) const HEADER: [&str; 3] = ["row", "prediction", "probability"];
+
+/// A prediction in a table of many.
+pub(super) fn line(bundle: &Bundle, index: usize, made: &Prediction) -> ([String; 3], Value) {
+    let share = made.probabilities.iter().copied().reduce(f64::max);
+    let cells = [
+        index.to_string(),
+        answer(bundle, made),
+        share.map_or_else(String::new, |share| format!("{share:.4}")),
+    ];
+    let mut value = prediction(bundle, made);
+    value["row"] = json!(index);
+    (cells, value)
+}
+
 /// The class of a prediction, or its score.
 pub(super) fn answer(bundle: &Bundle, prediction: &Prediction) -> String {
     match prediction.class {

@@ -14,7 +14,7 @@ use asterism_fhe::{
 };
 use serde_json::json;
 
-use super::{explain, failed, pool, read, refused, rows, write};
+use super::{failed, keys, pool, read, refused, report, rows, write};
 use crate::{
     args::CompileOptions,
     error::CliError,
@@ -45,7 +45,20 @@ pub(super) fn import(
     )];
     more.extend(remarks.iter().map(|remark| ("remark", remark.clone())));
     let value = json!({ "bundle": bundle.display().to_string(), "remarks": remarks });
-    explain(program.explanation(), &more, value, output);
+    report::explanation(program.explanation(), &more, value, output);
+    Ok(())
+}
+
+/// `asterism fhe explain`
+pub(super) fn explain(file: &Path, options: CompileOptions, output: Output) -> Result<(), CliError> {
+    let (program, remarks) = program(file, options)?;
+    let more: Vec<_> = remarks.iter().map(|remark| ("remark", remark.clone())).collect();
+    report::explanation(
+        program.explanation(),
+        &more,
+        json!({ "remarks": remarks }),
+        output,
+    );
     Ok(())
 }
 
@@ -88,20 +101,30 @@ pub(super) fn predict(
     options: CompileOptions,
     file: &Path,
     threads: Option<usize>,
+    kept: Option<&Path>,
     output: Output,
 ) -> Result<(), CliError> {
     let (program, _) = program(model, options)?;
     let bundle = program.bundle();
     let matrix = rows::of_features(file, bundle)?;
     let pool = pool(threads)?;
-    let mut key = SecretKey::generate(bundle.params_id()).map_err(failed)?;
-    let evaluation_key = client::evaluation_key(&key)
-        .and_then(|bytes| bytes.as_deref().map(EvaluationKey::from_bytes).transpose())
+    let (mut key, evaluation_key) = match kept {
+        Some(dir) => keys::read_pair(dir, bundle)?,
+        None => {
+            let key = SecretKey::generate(bundle.params_id()).map_err(failed)?;
+            let evaluation_key = client::evaluation_key(&key).map_err(failed)?;
+            (key, evaluation_key)
+        }
+    };
+    let evaluation_key = evaluation_key
+        .as_deref()
+        .map(EvaluationKey::from_bytes)
+        .transpose()
         .map_err(failed)?;
     let bar = output.progress(matrix.rows() as u64, "predict", false);
     let mut lines = Vec::with_capacity(matrix.rows());
     for (index, row) in matrix.iter().enumerate() {
-        if evaluation_key.is_none() {
+        if evaluation_key.is_none() && kept.is_none() {
             // Costs microseconds, and makes every query independent of every other.
             key = SecretKey::generate(bundle.params_id()).map_err(failed)?;
         }
@@ -111,22 +134,10 @@ pub(super) fn predict(
             .evaluate(&query.bytes, evaluation_key.as_ref(), &pool, &|| false)
             .map_err(failed)?;
         let prediction = client::decrypt(bundle, &key, &query.digest, &answer.reply).map_err(failed)?;
-        let share = prediction.probabilities.iter().copied().fold(f64::NAN, f64::max);
-        let mut value = rows::prediction(bundle, &prediction);
-        value["row"] = json!(index);
-        let cells = [
-            index.to_string(),
-            rows::answer(bundle, &prediction),
-            if share.is_nan() {
-                String::new()
-            } else {
-                format!("{share:.4}")
-            },
-        ];
-        lines.push((cells, value));
+        lines.push(rows::line(bundle, index, &prediction));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    output.rows(["row", "prediction", "probability"], &lines);
+    output.rows(rows::HEADER, &lines);
     Ok(())
 }
