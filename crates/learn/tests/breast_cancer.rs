@@ -124,6 +124,42 @@ fn neural_network() {
     }
 }
 
+#[test]
+fn random_forest() {
+    let evaluations = evaluations(Algorithm::RandomForest);
+    assert!(
+        mean_accuracy(&evaluations) >= 0.94,
+        "{}",
+        mean_accuracy(&evaluations)
+    );
+    for (index, evaluation) in evaluations.iter().enumerate() {
+        assert!(
+            evaluation.accuracy >= 0.92 && evaluation.roc_auc >= 0.98,
+            "{index}: {evaluation:?}"
+        );
+    }
+}
+
+/// One tree varies more from split to split than a forest: the mean of forty is what is promised.
+#[test]
+fn decision_tree() {
+    let problem = problem();
+    let evaluations: Vec<Evaluation> = (0..40)
+        .map(|seed| fit(&problem, Algorithm::DecisionTree, seed).1)
+        .collect();
+    assert!(
+        mean_accuracy(&evaluations) >= 0.92,
+        "{}",
+        mean_accuracy(&evaluations)
+    );
+    for (index, evaluation) in evaluations.iter().enumerate() {
+        assert!(
+            evaluation.accuracy >= 0.87 && evaluation.roc_auc >= 0.9,
+            "{index}: {evaluation:?}"
+        );
+    }
+}
+
 /// The model that is stored predicts what the trained one does, to the last bit.
 #[test]
 fn stored_models_predict_the_same() {
@@ -132,6 +168,8 @@ fn stored_models_predict_the_same() {
         Algorithm::LogisticRegression,
         Algorithm::GradientBoostedTrees,
         Algorithm::NeuralNetwork,
+        Algorithm::DecisionTree,
+        Algorithm::RandomForest,
     ] {
         let (model, evaluation) = fit(&problem, algorithm, 42);
         let read = Model::from_bytes(&model.to_bytes()).unwrap();

@@ -39,6 +39,7 @@ async fn real_data_goes_through_upload_training_prediction_and_audit() {
         Algorithm::GradientBoostedTrees,
         Algorithm::LogisticRegression,
         Algorithm::NeuralNetwork,
+        Algorithm::RandomForest,
     ] {
         let model = train(&services, order(&dataset.name, algorithm)).await.unwrap();
         let held_out = model.evaluation.clone().unwrap();

@@ -164,6 +164,21 @@ fn neural_networks() {
 }
 
 #[test]
+fn trees_and_forests() {
+    for problem in [breast_cancer(), three_classes()] {
+        let tree = fit(&problem, Algorithm::DecisionTree, &[]);
+        assert_same(&problem, &tree, Link::Average);
+        for wishes in [
+            [("trees", "50"), ("depth", "4")],
+            [("trees", "7"), ("depth", "12")],
+        ] {
+            let forest = fit(&problem, Algorithm::RandomForest, &wishes);
+            assert_same(&problem, &forest, Link::Average);
+        }
+    }
+}
+
+#[test]
 fn deep_networks_are_refused() {
     let problem = breast_cancer();
     let model = fit(
