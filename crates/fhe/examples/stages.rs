@@ -1,5 +1,6 @@
 //! How long the stages of an evaluation take:
-//! `cargo run --release -p asterism-fhe --example stages [TREES DEPTH BINS FEATURES THREADS]`.
+//! `cargo run --release -p asterism-fhe --example stages [TREES DEPTH BINS FEATURES THREADS]`; with depth 0 a network of so many
+//! hidden units.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -8,10 +9,11 @@ use asterism_fhe::{
     client,
     compile::{Options, compile},
     keys::SecretKey,
-    model::{Body, Ensemble, Link, Missing, Model, Node, Tree},
+    model::{Body, Ensemble, Link, Missing, Model, Network, Node, Tree},
     server::EvaluationKey,
 };
 use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wish = |at: usize, otherwise: usize| {
@@ -22,31 +24,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (trees, depth, bins) = (wish(1, 50), wish(2, 3), wish(3, 256));
     let (features, threads) = (wish(4, 30), wish(5, 2));
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-    let inner = (1usize << depth) - 1;
-    let mut node = |at: usize| {
-        if at < inner {
-            Node::Split {
-                feature: rng.random_range(0..features),
-                edge: rng.random_range(0..bins - 1),
-                left: 2 * at + 1,
-                right: 2 * at + 2,
-            }
-        } else {
-            Node::Leaf(vec![rng.random_range(-1.0..1.0)])
-        }
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let body = if depth == 0 {
+        network(trees, features, &mut rng)
+    } else {
+        ensemble(trees, depth, bins, features, &mut rng)
     };
-    let trees = (0..trees).map(|_| Tree {
-        output: 0,
-        nodes: (0..2 * inner + 1).map(&mut node).collect(),
-    });
-    let body = Body::Ensemble(Ensemble {
-        trees: trees.collect(),
-        edges: vec![(1..bins).map(|edge| edge as f64).collect(); features],
-        single_precision: false,
-        missing: vec![Missing::Left; features],
-        base: vec![0.0],
-    });
     let model = Model {
         features: (0..features).map(|feature| format!("f{feature}")).collect(),
         classes: vec!["no".into(), "yes".into()],
@@ -87,4 +70,43 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         product * explanation.products as u32
     );
     Ok(())
+}
+
+fn ensemble(trees: usize, depth: usize, bins: usize, features: usize, rng: &mut ChaCha8Rng) -> Body {
+    let inner = (1usize << depth) - 1;
+    let mut node = |at: usize| {
+        if at < inner {
+            Node::Split {
+                feature: rng.random_range(0..features),
+                edge: rng.random_range(0..bins - 1),
+                left: 2 * at + 1,
+                right: 2 * at + 2,
+            }
+        } else {
+            Node::Leaf(vec![rng.random_range(-1.0..1.0)])
+        }
+    };
+    let trees = (0..trees).map(|_| Tree {
+        output: 0,
+        nodes: (0..2 * inner + 1).map(&mut node).collect(),
+    });
+    Body::Ensemble(Ensemble {
+        trees: trees.collect(),
+        edges: vec![(1..bins).map(|edge| edge as f64).collect(); features],
+        single_precision: false,
+        missing: vec![Missing::Left; features],
+        base: vec![0.0],
+    })
+}
+
+fn network(units: usize, features: usize, rng: &mut ChaCha8Rng) -> Body {
+    let mut draw = |count: usize| -> Vec<f64> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    Body::Network(Network {
+        hidden: (0..units).map(|_| draw(features)).collect(),
+        hidden_bias: draw(units),
+        output: vec![draw(units)],
+        output_bias: draw(1),
+        ranges: vec![(-3.0, 3.0); features],
+        missing: vec![0.0; features],
+    })
 }

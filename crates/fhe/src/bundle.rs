@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     FheError,
-    model::{Ensemble, Link, MAX_BIN_BITS, MAX_FEATURES, MAX_OUTPUTS, Missing},
+    model::{Link, MAX_BIN_BITS, MAX_FEATURES, MAX_OUTPUTS, Missing, bin},
     params::{ParamsId, PlanKind},
 };
 
@@ -124,6 +124,14 @@ impl FeatureCoding {
         }
     }
 
+    /// The least code.
+    pub(crate) fn least(&self) -> i32 {
+        match self {
+            Self::Bins { .. } => 0,
+            Self::Steps { limit, .. } => -limit,
+        }
+    }
+
     fn code(&self, index: usize, value: f64) -> Result<(i32, bool), FheError> {
         match self {
             Self::Bins {
@@ -131,14 +139,7 @@ impl FeatureCoding {
                 single_precision,
                 missing,
             } => {
-                let bin = |value| Ensemble::bin(edges, *single_precision, value);
-                let bin = match (value.is_nan(), missing) {
-                    (false, _) => bin(value),
-                    (true, Missing::As(stand_in)) => bin(*stand_in),
-                    (true, Missing::Left) => 0,
-                    (true, Missing::Right) => edges.len(),
-                    (true, Missing::Refused) => return Err(FheError::NotFinite { index }),
-                };
+                let bin = bin(edges, *single_precision, *missing, index, value)?;
                 Ok((bin as i32, false))
             }
             Self::Steps {
@@ -233,7 +234,7 @@ impl Bundle {
     /// A row in integers. NaN is a missing value.
     ///
     /// # Errors
-    /// [`FheError::WrongWidth`]; [`FheError::NotFinite`] for infinities, and for missing values where the model refuses them.
+    /// [`FheError::WrongWidth`]; [`FheError::NotFinite`] for infinities; [`FheError::Missing`] where the model refuses missing values.
     pub fn quantise(&self, row: &[f64]) -> Result<QuantisedRow, FheError> {
         if row.len() != self.features.len() {
             return Err(FheError::WrongWidth {
@@ -322,6 +323,7 @@ impl Bundle {
                 (PlanKind::Linear, FeatureCoding::Steps { .. }) => true,
                 (PlanKind::Pairs, FeatureCoding::Bins { .. }) => coding.bins() <= params.pair_bins(),
                 (PlanKind::Paths, FeatureCoding::Bins { .. }) => true,
+                (PlanKind::Neurons, FeatureCoding::Steps { .. }) => coding.bins() < 1 << MAX_BIN_BITS,
                 _ => false,
             };
             fits && coding.check()

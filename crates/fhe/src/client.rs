@@ -52,7 +52,15 @@ pub fn encrypt(bundle: &Bundle, key: &SecretKey, row: &[f64]) -> Result<Query, F
             let delta = bundle.scores[0].delta();
             pairs_query(&mut encryptor, key, &values, delta);
         }
-        PlanKind::Paths => paths_query(&mut encryptor, params, &values, &bins),
+        PlanKind::Paths | PlanKind::Neurons => {
+            let codes = values.iter().zip(&bundle.features);
+            let codes: Zeroizing<Vec<u64>> = Zeroizing::new(
+                codes
+                    .map(|(value, feature)| (value - feature.coding.least()) as u64)
+                    .collect(),
+            );
+            packed_query(&mut encryptor, params, &codes, &bins);
+        }
     }
     let bytes = encryptor.finish();
     debug_assert_eq!(bytes.len(), length);
@@ -105,18 +113,18 @@ fn pairs_query(encryptor: &mut Encryptor<'_>, key: &SecretKey, values: &[i32], d
         encryptor.push(&plaintext, params.width);
         plaintext[bin] = 0;
         plaintext[bin * params.pair_bins()] = delta;
-        encryptor.push(&plaintext, params.table_width);
+        encryptor.push(&plaintext, params.query_width);
     }
     encryptor.push_zero(params.width);
 }
 
 /// All bits of all features, `2^fold` to a ciphertext, once for each gadget level.
-fn paths_query(encryptor: &mut Encryptor<'_>, params: &Params, values: &[i32], bins: &[usize]) {
+fn packed_query(encryptor: &mut Encryptor<'_>, params: &Params, codes: &[u64], bins: &[usize]) {
     let all: Zeroizing<Vec<u64>> = Zeroizing::new(
-        values
+        codes
             .iter()
             .zip(bins)
-            .flat_map(|(value, bins)| (0..wire::bits(*bins)).map(move |bit| (*value as u64 >> bit) & 1))
+            .flat_map(|(code, bins)| (0..wire::bits(*bins)).map(move |bit| (code >> bit) & 1))
             .collect(),
     );
     let mut plaintext = Zeroizing::new(vec![0u64; params.shape.n]);
@@ -128,7 +136,7 @@ fn paths_query(encryptor: &mut Encryptor<'_>, params: &Params, values: &[i32], b
             for (coefficient, bit) in plaintext.iter_mut().zip(pack) {
                 *coefficient = bit << weight_log2;
             }
-            encryptor.push(&plaintext, params.width);
+            encryptor.push(&plaintext, params.query_width);
         }
     }
 }
@@ -145,7 +153,7 @@ pub(crate) fn round_exponent(n: usize, round: u32) -> usize {
 /// [`FheError::NoRandomness`]
 pub fn evaluation_key(key: &SecretKey) -> Result<Option<Vec<u8>>, FheError> {
     let params = key.params();
-    if params.kind != PlanKind::Paths {
+    if wire::evaluation_key_len(params.id) == 0 {
         return Ok(None);
     }
     let (k, n) = (params.shape.k, params.shape.n);

@@ -48,6 +48,12 @@ pub enum FheError {
         /// From 0.
         index: usize,
     },
+    /// A missing value that the model cannot place.
+    #[error("value {index} of the row is missing, and the model was not trained to do without it")]
+    Missing {
+        /// From 0.
+        index: usize,
+    },
     /// The plan needs an evaluation key, and there is none.
     #[error("this plan needs an evaluation key: make one and register it")]
     KeyMissing,

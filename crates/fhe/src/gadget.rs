@@ -22,27 +22,42 @@ impl Gadget {
         64 - self.base_log * level
     }
 
-    /// Added before digits are cut out: half a digit at each level makes the digits signed without carries, and half of the
-    /// last level's weight rounds.
-    fn offset(self) -> u64 {
-        let halves = (1..=self.levels).fold(0u64, |sum, level| {
-            sum.wrapping_add(1 << (self.weight_log2(level) + self.base_log - 1))
+    /// Added before digits are cut out: so many at each level make the digits signed without carries, and half of the last
+    /// level's weight rounds.
+    fn offset(self, subtracted: u64) -> u64 {
+        let all = (1..=self.levels).fold(0u64, |sum, level| {
+            sum.wrapping_add(subtracted << self.weight_log2(level))
         });
         let rounding = match self.weight_log2(self.levels) {
             0 => 0,
             weight => 1u64 << (weight - 1),
         };
-        halves.wrapping_add(rounding)
+        all.wrapping_add(rounding)
     }
 
-    /// The digits of one level of every coefficient, as signed integers.
+    /// The digits of one level of every coefficient, as signed integers: from `-2^(b-1)` to `2^(b-1) - 1` at even places, and
+    /// from `-2^(b-1) + 1` to `2^(b-1)` at odd ones.
+    ///
+    /// Either way alone has a mean of half a digit, and the errors of rows that came from products with a binary secret
+    /// change slowly from one coefficient to the next: the means would add them up over all coefficients, and over all products
+    /// with the same row. With alternating signs they cancel.
     pub(crate) fn digits(self, level: u32, input: &[u64], out: &mut [u64]) {
-        let (offset, shift) = (self.offset(), self.weight_log2(level));
-        let (mask, half) = ((1u64 << self.base_log) - 1, 1u64 << (self.base_log - 1));
+        let shift = self.weight_log2(level);
+        let mask = (1u64 << self.base_log) - 1;
+        let halves = [1u64 << (self.base_log - 1), (1 << (self.base_log - 1)) - 1];
+        let offsets = halves.map(|half| self.offset(half));
         // Compiled for the widest vectors of the machine.
         pulp::Arch::new().dispatch(|| {
-            for (out, input) in out.iter_mut().zip(input) {
-                *out = ((input.wrapping_add(offset) >> shift) & mask).wrapping_sub(half);
+            for (out, input) in out
+                .as_chunks_mut::<2>()
+                .0
+                .iter_mut()
+                .zip(input.as_chunks::<2>().0)
+            {
+                for place in 0..2 {
+                    out[place] = ((input[place].wrapping_add(offsets[place]) >> shift) & mask)
+                        .wrapping_sub(halves[place]);
+                }
             }
         });
     }
@@ -87,13 +102,18 @@ impl Matrix {
     pub(crate) fn multiply_add(&self, inputs: &[u64], sum: &mut [c64], worker: &mut Worker) {
         let n = worker.digits.len();
         for (index, input) in inputs.chunks_exact(n).enumerate() {
-            for level in 1..=self.gadget.levels {
-                self.gadget.digits(level, input, &mut worker.digits);
-                worker
-                    .ring
-                    .forward_integer(&worker.digits, &mut worker.transformed, &mut worker.scratch);
-                multiply_add(sum, &worker.transformed, self.row(index, level));
-            }
+            self.multiply_add_one(index, input, sum, worker);
+        }
+    }
+
+    /// As [`Matrix::multiply_add`] when all inputs but one are zero.
+    pub(crate) fn multiply_add_one(&self, index: usize, input: &[u64], sum: &mut [c64], worker: &mut Worker) {
+        for level in 1..=self.gadget.levels {
+            self.gadget.digits(level, input, &mut worker.digits);
+            worker
+                .ring
+                .forward_integer(&worker.digits, &mut worker.transformed, &mut worker.scratch);
+            multiply_add(sum, &worker.transformed, self.row(index, level));
         }
     }
 }
@@ -147,17 +167,21 @@ mod tests {
             (base_log, levels) in prop_oneof![Just((23, 1)), Just((6, 4)), Just((7, 6)), Just((8, 8)), Just((2, 3))],
         ) {
             let gadget = Gadget { base_log, levels };
-            let mut sum = 0u64;
+            let mut sums = [0u64; 2];
             for level in 1..=levels {
-                let mut digit = [0u64];
-                gadget.digits(level, &[value], &mut digit);
-                let signed = digit[0] as i64;
-                prop_assert!((-(1 << (base_log - 1))..1 << (base_log - 1)).contains(&signed));
-                sum = sum.wrapping_add(digit[0] << gadget.weight_log2(level));
+                let mut digits = [0u64; 2];
+                gadget.digits(level, &[value, value], &mut digits);
+                for (place, digit) in (0..).zip(digits) {
+                    let half = 1i64 << (base_log - 1);
+                    prop_assert!((-half + place..half + place).contains(&(digit as i64)));
+                    sums[place as usize] = sums[place as usize].wrapping_add(digit << gadget.weight_log2(level));
+                }
             }
-            let error = (sum.wrapping_sub(value) as i64).unsigned_abs();
-            let bound = match gadget.weight_log2(levels) { 0 => 0, weight => 1u64 << (weight - 1) };
-            prop_assert!(error <= bound);
+            for sum in sums {
+                let error = (sum.wrapping_sub(value) as i64).unsigned_abs();
+                let bound = match gadget.weight_log2(levels) { 0 => 0, weight => 1u64 << (weight - 1) };
+                prop_assert!(error <= bound);
+            }
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! A trained [`model::Model`] is compiled into a [`server::Program`] by the plan that serves it at the least cost; the program
 //! evaluates encrypted rows. Clients hold a [`bundle::Bundle`], which tells nothing of trees or weights, encrypt rows under a
-//! key of their own, and decrypt the scores. No plan bootstraps: that is where the speed comes from.
+//! key of their own, and decrypt the scores. No plan bootstraps, not even for networks: that is where the speed comes from.
 //!
 //! | plan | serves | work for a row | keys |
 //! |---|---|---|---|
 //! | `linear` | linear and logistic regression | plaintext times ciphertext | none |
 //! | `pairs` | ensembles of depth 1 and 2 | one external product a feature, whatever the number of trees | none |
 //! | `paths` | trees and ensembles of any depth | CMUX decision diagrams over the bits of the row | 0.5 MB |
+//! | `neurons` | networks with one hidden layer of ReLU units | a table for each unit, turned by the bits of the row | 1 MB |
 //!
 //! Scores are integers, and decryption gives exactly those that [`server::Program::clear`] computes, but for a probability
 //! that the program's explanation states. What the client gets is rounded to them; what lies between is noise that tells

@@ -285,28 +285,43 @@ impl Network {
     }
 }
 
-impl Ensemble {
-    /// The bin of a value.
-    pub(crate) fn bin(edges: &[f64], single_precision: bool, value: f64) -> usize {
-        let value = if single_precision {
-            f64::from(value as f32)
-        } else {
-            value
-        };
-        edges.partition_point(|edge| *edge <= value)
-    }
+/// The bin of value `index` of a row: the count of edges that are not above it.
+///
+/// # Errors
+/// [`FheError::Missing`] for a missing value that is refused.
+pub(crate) fn bin(
+    edges: &[f64],
+    single_precision: bool,
+    missing: Missing,
+    index: usize,
+    value: f64,
+) -> Result<usize, FheError> {
+    let value = match missing {
+        _ if !value.is_nan() => value,
+        Missing::As(stand_in) => stand_in,
+        Missing::Left => return Ok(0),
+        Missing::Right => return Ok(edges.len()),
+        Missing::Refused => return Err(FheError::Missing { index }),
+    };
+    let value = if single_precision {
+        f64::from(value as f32)
+    } else {
+        value
+    };
+    Ok(edges.partition_point(|edge| *edge <= value))
+}
 
+impl Ensemble {
     fn scores(&self, row: &[f64]) -> Result<Vec<f64>, FheError> {
         let mut bins = Vec::with_capacity(row.len());
         for (index, value) in row.iter().enumerate() {
-            let edges = &self.edges[index];
-            bins.push(match (value.is_nan(), self.missing[index]) {
-                (false, _) => Self::bin(edges, self.single_precision, *value),
-                (true, Missing::As(value)) => Self::bin(edges, self.single_precision, value),
-                (true, Missing::Left) => 0,
-                (true, Missing::Right) => edges.len(),
-                (true, Missing::Refused) => return Err(FheError::NotFinite { index }),
-            });
+            bins.push(bin(
+                &self.edges[index],
+                self.single_precision,
+                self.missing[index],
+                index,
+                *value,
+            )?);
         }
         let mut scores = self.base.clone();
         for tree in &self.trees {

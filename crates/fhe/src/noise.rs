@@ -12,8 +12,8 @@ use crate::{
 
 /// Standard deviations that a score's noise may reach before it is decoded wrongly: `P(|x| > 6.5 sigma) < 2^-33`.
 pub(crate) const CERTAINTY: f64 = 6.5;
-/// The share of the distance between scores that flooding takes, on either side.
-pub(crate) const FLOOD: f64 = 1.0 / 16.0;
+/// The least share of the distance between scores that flooding takes, on either side.
+const LEAST_FLOOD: f64 = 1.0 / 16.0;
 
 /// Variance of a value that is uniform over an interval of this width.
 fn uniform(width: f64) -> f64 {
@@ -72,7 +72,7 @@ pub(crate) fn linear(params: &Params, weights_norm: f64) -> f64 {
 /// Of a score of the `pairs` plan: `products` external products, of tables of this squared norm together.
 pub(crate) fn pairs(params: &Params, products: usize, tables_norm: f64) -> f64 {
     let row = fresh(params.width);
-    products as f64 * external_product(params, row, row) + tables_norm * fresh(params.table_width)
+    products as f64 * external_product(params, row, row) + tables_norm * fresh(params.query_width)
 }
 
 /// Of one key switch from secrets of this squared norm to the binary one.
@@ -86,13 +86,13 @@ fn key_switch(params: &Params, from_norm: f64) -> f64 {
 
 /// By how much the noise of an expanded row grows more, times the secret, than independent coefficients would: later rounds
 /// make coefficients of an orbit equal, and the mean of a binary secret (one half) adds them up instead of averaging them out.
-/// An orbit of `g` coefficients gains about `g / 3`; the factor over all rounds is measured (5 for five rounds and a fine gadget, 6.4 for the gadget in use).
-const COHERENCE: f64 = 6.5;
+/// An orbit of `g` coefficients gains about `g / 3`; the factor over all rounds is measured: 5 to 8, from key to key.
+const COHERENCE: f64 = 7.0;
 
 /// Rows of the GGSW ciphertexts that the server makes of a packed query: body rows and mask rows.
 pub(crate) fn expanded_rows(params: &Params) -> (f64, f64) {
     let switch = key_switch(params, secret_norm(params));
-    let mut body = fresh(params.width);
+    let mut body = fresh(params.query_width);
     for _ in 0..params.fold {
         body = 2.0 * body + switch;
     }
@@ -110,6 +110,12 @@ pub(crate) fn cmux(params: &Params) -> f64 {
     external_product(params, mask, body)
 }
 
+/// Of a score of the `neurons` plan: so many CMUX gates, and products of the linear part, whose masks are zero.
+pub(crate) fn neurons(params: &Params, gates: usize, linear: usize) -> f64 {
+    let (body, mask) = expanded_rows(params);
+    gates as f64 * external_product(params, mask, body) + linear as f64 * external_product(params, 0.0, body)
+}
+
 /// What re-randomising and narrowing a reply add.
 pub(crate) fn reply(params: &Params) -> f64 {
     let secret = secret_norm(params);
@@ -117,17 +123,27 @@ pub(crate) fn reply(params: &Params) -> f64 {
     n / 2.0 * noise + (secret + 1.0) * fresh(8) + uniform((-32.0f64).exp2()) * (1.0 + secret)
 }
 
-/// Scores that can be told apart with certainty in noise of this variance.
-pub(crate) fn levels(variance: f64) -> u32 {
-    let share = 0.5 - FLOOD;
-    let levels = share / (CERTAINTY * variance.sqrt());
-    // The largest count of the plans that could tell more apart than anybody asks for.
-    levels.min(f64::from(1 << 26)) as u32
+/// Scores that can be told apart with certainty in noise of this variance, at most `enough`: what they leave of the torus
+/// goes to flooding.
+pub(crate) fn levels(variance: f64, enough: u32) -> u32 {
+    let levels = (0.5 - LEAST_FLOOD) / (CERTAINTY * variance.sqrt());
+    levels.min(f64::from(enough)) as u32
+}
+
+/// What flooding takes on either side, in units of the torus: all that noise leaves of half of the distance between scores.
+pub(crate) fn flood(variance: f64, levels: u32) -> f64 {
+    0.5 / f64::from(levels) - CERTAINTY * variance.sqrt()
 }
 
 /// The statistical distance that flooding leaves between replies whose noise differs by `sigma`, at most: two uniform
 /// distributions of width `2 w` that are shifted by `d` are `d / (2 w)` apart.
 pub(crate) fn residual_leak(variance: f64, levels: u32) -> f64 {
-    let width = 2.0 * FLOOD / f64::from(levels);
-    (variance.sqrt() / width).min(1.0)
+    (variance.sqrt() / (2.0 * flood(variance, levels))).min(1.0)
+}
+
+/// log2 of the probability that noise carries a score over half of the distance to the next: both tails of a normal
+/// distribution at [`CERTAINTY`], by their usual bound.
+pub(crate) fn failure_log2() -> f64 {
+    let x = CERTAINTY;
+    (-x * x / 2.0) * std::f64::consts::LOG2_E - (x * (std::f64::consts::PI / 2.0).sqrt()).log2()
 }

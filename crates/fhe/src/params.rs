@@ -26,6 +26,8 @@ pub enum ParamsId {
     Pairs45 = 5,
     /// Packed bits, expanded by the server, and decision diagrams over them.
     Paths = 6,
+    /// Packed bits, expanded by the server, and tables that they turn.
+    Neurons = 7,
 }
 
 /// What kind of evaluation a parameter set is for.
@@ -37,6 +39,8 @@ pub enum PlanKind {
     Pairs,
     /// CMUX decision diagrams.
     Paths,
+    /// Tables of hidden units, turned by the bits of a row.
+    Neurons,
 }
 
 /// A parameter set in numbers.
@@ -55,8 +59,8 @@ pub struct Params {
     pub(crate) fold: u32,
     /// Bytes kept of each coefficient of a GGSW row or packed ciphertext: what is dropped lies below the noise.
     pub(crate) width: u8,
-    /// The same for ciphertexts that are only ever multiplied by plaintext tables.
-    pub(crate) table_width: u8,
+    /// The same for ciphertexts of a query that are only ever multiplied by plaintext tables, or that hold packed bits.
+    pub(crate) query_width: u8,
 }
 
 const NONE: Gadget = Gadget {
@@ -76,12 +80,12 @@ const fn pairs(id: ParamsId, k: usize, n: usize) -> Params {
         switch: NONE,
         fold: 0,
         width: 6,
-        table_width: 5,
+        query_width: 5,
     }
 }
 
 /// Every set there is.
-pub const ALL: [Params; 6] = [
+pub const ALL: [Params; 7] = [
     Params {
         id: ParamsId::Linear,
         kind: PlanKind::Linear,
@@ -90,7 +94,7 @@ pub const ALL: [Params; 6] = [
         switch: NONE,
         fold: 0,
         width: 6,
-        table_width: 6,
+        query_width: 6,
     },
     pairs(ParamsId::Pairs16, 8, 256),
     pairs(ParamsId::Pairs22, 4, 512),
@@ -110,7 +114,25 @@ pub const ALL: [Params; 6] = [
         },
         fold: 5,
         width: 6,
-        table_width: 6,
+        query_width: 5,
+    },
+    // Thousands of gates add up in one score: finer key switches than `paths` need, and more bits to a ciphertext, as
+    // networks have few.
+    Params {
+        id: ParamsId::Neurons,
+        kind: PlanKind::Neurons,
+        shape: Shape { k: 2, n: 1024 },
+        ggsw: Gadget {
+            base_log: 6,
+            levels: 4,
+        },
+        switch: Gadget {
+            base_log: 4,
+            levels: 11,
+        },
+        fold: 6,
+        width: 6,
+        query_width: 5,
     },
 ];
 
@@ -140,17 +162,22 @@ impl ParamsId {
             Self::Pairs32 => "pairs-n1024-k2",
             Self::Pairs45 => "pairs-n2048",
             Self::Paths => "paths-n1024-k2",
+            Self::Neurons => "neurons-n1024-k2",
         }
     }
 }
 
 impl PlanKind {
+    /// Every plan there is.
+    pub const ALL: [Self; 4] = [Self::Linear, Self::Pairs, Self::Paths, Self::Neurons];
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linear => "linear",
             Self::Pairs => "pairs",
             Self::Paths => "paths",
+            Self::Neurons => "neurons",
         }
     }
 }

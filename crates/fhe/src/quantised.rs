@@ -1,7 +1,10 @@
 //! Models in integers: the arithmetic that the server does under encryption, and anybody can do in the clear.
 
+mod network;
+
 use serde::Serialize;
 
+pub(crate) use self::network::{Draft as NetworkDraft, QuantisedNetwork};
 use crate::{
     FheError,
     bundle::ScoreCoding,
@@ -15,6 +18,8 @@ pub(crate) enum Quantised {
     Linear(Vec<Vec<i64>>),
     /// Trees over bins.
     Trees(Vec<QuantisedTree>),
+    /// One hidden layer over the bits of codes.
+    Network(QuantisedNetwork),
 }
 
 /// A tree over bins; node 0 is the root, children come after their parents.
@@ -57,6 +62,7 @@ impl Quantised {
                 }
                 scores
             }
+            Self::Network(network) => network.scores(row, outputs),
         }
     }
 }
@@ -181,13 +187,16 @@ pub(crate) fn quantise_trees(
 /// Codes of a feature on either side of its middle, in the `linear` plan.
 pub(crate) const STEPS: i32 = (1 << 11) - 1;
 
-/// `(middle, step)` of each feature.
-pub(crate) fn steps(linear: &Linear) -> Vec<(f64, f64)> {
+/// The same in the `neurons` plan, where every bit of a code costs a gate a unit.
+pub(crate) const STEPS_OF_NETWORKS: i32 = (1 << 4) - 1;
+
+/// `(middle, step)` of each feature, for so many codes on either side.
+pub(crate) fn steps(ranges: &[(f64, f64)], limit: i32) -> Vec<(f64, f64)> {
     let of = |(low, high): &(f64, f64)| {
-        let step = (high / 2.0 - low / 2.0) / f64::from(STEPS);
+        let step = (high / 2.0 - low / 2.0) / f64::from(limit);
         (low / 2.0 + high / 2.0, if step > 0.0 { step } else { 1.0 })
     };
-    linear.ranges.iter().map(of).collect()
+    ranges.iter().map(of).collect()
 }
 
 /// Weights in integers, and how their scores are coded on so many levels.
@@ -195,7 +204,7 @@ pub(crate) fn quantise_weights(
     linear: &Linear,
     levels: u32,
 ) -> Result<(Vec<Vec<i64>>, Vec<ScoreCoding>), FheError> {
-    let steps = steps(linear);
+    let steps = steps(&linear.ranges, STEPS);
     let mut all = vec![];
     let mut codings = vec![];
     for (weights, bias) in linear.weights.iter().zip(&linear.bias) {

@@ -2,9 +2,11 @@
 
 mod key;
 mod linear;
+mod neurons;
 mod pairs;
 mod paths;
 mod reply;
+mod selectors;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use rayon::ThreadPool;
 pub use self::key::EvaluationKey;
 pub(crate) use self::{
     linear::LinearProgram,
+    neurons::NeuronsProgram,
     pairs::{PairsProgram, Tables, tables},
     paths::PathsProgram,
 };
@@ -67,12 +70,15 @@ pub struct Program {
     pub(crate) quantised: Quantised,
     pub(crate) body: ProgramBody,
     pub(crate) explanation: Explanation,
+    /// Added to each score, either way, in units of 2^-64 of the torus.
+    pub(crate) flood: u64,
 }
 
 pub(crate) enum ProgramBody {
     Linear(LinearProgram),
     Pairs(PairsProgram),
     Paths(PathsProgram),
+    Neurons(NeuronsProgram),
 }
 
 /// What an evaluation works with.
@@ -136,6 +142,17 @@ pub(crate) struct Scores {
     pub(crate) scores: Vec<Lwe>,
     /// An encryption of zero.
     pub(crate) public_key: Vec<u64>,
+}
+
+impl Scores {
+    /// For plans whose public key is part of the evaluation key.
+    fn with_key(scores: Vec<Lwe>, context: &Context<'_>) -> Result<Self, FheError> {
+        let key = context.key.ok_or(FheError::KeyMissing)?;
+        Ok(Self {
+            scores,
+            public_key: key.public_key.clone(),
+        })
+    }
 }
 
 impl Program {
@@ -213,6 +230,7 @@ impl Program {
             ProgramBody::Linear(program) => program.evaluate(reader, &mut context),
             ProgramBody::Pairs(program) => program.evaluate(reader, &mut context),
             ProgramBody::Paths(program) => program.evaluate(reader, &mut context),
+            ProgramBody::Neurons(program) => program.evaluate(reader, &mut context),
         })?;
         let start = wire::reply_start(
             params.id,
@@ -220,7 +238,7 @@ impl Program {
             &wire::query_digest(query),
             scores.scores.len(),
         );
-        let reply = reply::finish(params, self.bundle.scores[0].delta(), scores, start)?;
+        let reply = reply::finish(params, self.flood, scores, start)?;
         context.clock.lap(Stage::Extract);
         Ok(Evaluation {
             reply,

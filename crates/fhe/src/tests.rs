@@ -12,7 +12,7 @@ use crate::{
     client::{self, Query},
     compile::{Options, compile},
     keys::SecretKey,
-    model::{Body, Ensemble, Linear, Link, Missing, Model, Node, Tree},
+    model::{Body, Ensemble, Linear, Link, Missing, Model, Network, Node, Tree},
     server::{EvaluationKey, Program},
 };
 
@@ -140,6 +140,28 @@ fn linear(features: usize, outputs: usize, seed: u64) -> Model {
             Link::Softmax
         },
         body,
+    }
+}
+
+fn network(features: usize, units: usize, outputs: usize, seed: u64) -> Model {
+    let mut rng = rng(seed);
+    let mut draw = |count: usize| {
+        (0..count)
+            .map(|_| rng.random_range(-1.0..1.0))
+            .collect::<Vec<f64>>()
+    };
+    let mut layer = |inputs: usize, outputs: usize| (0..outputs).map(|_| draw(inputs)).collect::<Vec<_>>();
+    let body = Body::Network(Network {
+        hidden: layer(features, units),
+        hidden_bias: layer(units, 1).remove(0),
+        output: layer(units, outputs),
+        output_bias: layer(outputs, 1).remove(0),
+        ranges: vec![(-3.0, 5.0); features],
+        missing: layer(features, 1).remove(0),
+    });
+    Model {
+        body,
+        ..linear(features, outputs, seed)
     }
 }
 

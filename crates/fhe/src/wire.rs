@@ -71,11 +71,13 @@ fn expect_length(what: &'static str, expected: usize, found: usize) -> Result<()
 /// Bytes of the bodies of a query, for a model whose features have so many codes each.
 fn query_bodies(params: &Params, bins: impl Iterator<Item = usize>) -> usize {
     let n = params.shape.n;
-    let (row, table) = (n * usize::from(params.width), n * usize::from(params.table_width));
+    let (row, other) = (n * usize::from(params.width), n * usize::from(params.query_width));
     match params.kind {
         PlanKind::Linear => 2 * row,
-        PlanKind::Pairs => bins.count() * ((params.shape.k + 1) * row + table) + row,
-        PlanKind::Paths => packs(params, bins.map(bits).sum()) * params.ggsw.levels as usize * row,
+        PlanKind::Pairs => bins.count() * ((params.shape.k + 1) * row + other) + row,
+        PlanKind::Paths | PlanKind::Neurons => {
+            packs(params, bins.map(bits).sum()) * params.ggsw.levels as usize * other
+        }
     }
 }
 
@@ -142,7 +144,7 @@ pub fn evaluation_key_len(id: ParamsId) -> usize {
     let params = id.params();
     match params.kind {
         PlanKind::Linear | PlanKind::Pairs => 0,
-        PlanKind::Paths => {
+        PlanKind::Paths | PlanKind::Neurons => {
             HEADER + SEED_BYTES + key_polynomials(params) * params.shape.n * usize::from(params.width)
         }
     }

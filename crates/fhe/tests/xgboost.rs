@@ -81,7 +81,7 @@ fn they_are_served_encrypted_with_every_split_as_it_was() {
         for (row, margins) in expected.rows().iter().zip(&expected.margins).take(rows) {
             if model.scores(row).is_err() {
                 let refused = client::encrypt(bundle, &key, row).unwrap_err();
-                assert_eq!(refused, FheError::NotFinite { index: 3 });
+                assert_eq!(refused, FheError::Missing { index: 3 });
                 continue;
             }
             let query = client::encrypt(bundle, &key, row).unwrap();

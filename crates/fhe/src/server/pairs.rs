@@ -287,7 +287,7 @@ impl PairsProgram {
                 }
             }
             selectors.push(selector);
-            query.next(params.table_width, &mut ciphertext);
+            query.next(params.query_width, &mut ciphertext);
             monomials.push(second.then(|| {
                 let mut points = fourier_zeros(columns * shape.half());
                 self.ring

@@ -2,8 +2,8 @@
 //!
 //! Of each score only the extracted LWE ciphertext leaves: the other coefficients hold shifted table entries. It is
 //! re-randomised by a fresh encryption of zero under the client's public key, so that its mask tells nothing of the
-//! computation, and flooded by a uniform value of a sixteenth of the distance between scores, so that its noise tells little
-//! ([`crate::noise::residual_leak`] says how little). Full circuit privacy is not claimed.
+//! computation, and flooded by a uniform value that takes all that noise leaves of the distance between scores, so that its
+//! noise tells little ([`crate::noise::residual_leak`] says how little). Full circuit privacy is not claimed.
 
 use tfhe::core_crypto::prelude::TUniform;
 
@@ -11,17 +11,16 @@ use super::{Lwe, Scores};
 use crate::{
     FheError,
     keys::extract_add,
-    noise::FLOOD,
     params::{NOISE_BOUND_LOG2, Params},
     ring::{Ring, fourier_zeros, multiply_add},
     seeded::{fresh_seed, generator, write_narrow},
     wire::REPLY_WIDTH,
 };
 
-/// Continues `out` with the scores; `delta` is the distance between them.
+/// Continues `out` with the scores, flooded by so much of the torus either way.
 pub(super) fn finish(
     params: &Params,
-    delta: u64,
+    flood: u64,
     scores: Scores,
     mut out: Vec<u8>,
 ) -> Result<Vec<u8>, FheError> {
@@ -45,7 +44,6 @@ pub(super) fn finish(
     multiply_add(&mut product, &selector_points, &key_points);
     ring.add_backward_all(&product, &mut zero, &mut scratch);
 
-    let flood = (delta as f64 * FLOOD) as u64;
     for (at, Lwe { mut mask, mut body }) in scores.scores.into_iter().enumerate() {
         extract_add(&zero, shape, at, &mut mask, &mut body);
         let draw = u128::from(random.random_uniform::<u64>()) * (2 * u128::from(flood) + 1);

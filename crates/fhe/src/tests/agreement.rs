@@ -103,6 +103,32 @@ fn paths_agree() {
 }
 
 #[test]
+fn networks_agree() {
+    for (features, units, outputs) in [(1, 1, 1), (30, 16, 1), (8, 5, 3), (20, 6, 10)] {
+        let model = network(features, units, outputs, 12);
+        let program = agree(&model, Options::default(), 4, 13);
+        assert_eq!(program.explanation().plan, "neurons");
+        assert_eq!(
+            program.explanation().key_bytes,
+            crate::wire::evaluation_key_len(ParamsId::Neurons)
+        );
+    }
+}
+
+/// Units that cannot be inactive within the ranges need no table, and those that cannot be active nothing at all.
+#[test]
+fn units_that_never_change_cost_no_gate() {
+    let mut model = network(4, 3, 1, 14);
+    let Body::Network(body) = &mut model.body else {
+        panic!("a network")
+    };
+    body.hidden_bias = vec![1000.0, -1000.0, 0.0];
+    let program = agree(&model, Options::default(), 4, 15);
+    let reason = &program.explanation().candidates[3].reason;
+    assert!(reason.contains("1 of 3 hidden units"), "{reason}");
+}
+
+#[test]
 fn edges_that_no_tree_uses_can_be_dropped() {
     let shape = Shape {
         features: 12,
@@ -162,5 +188,10 @@ proptest! {
         for plan in plans {
             agree(&model, Options { plan: Some(*plan), used_edges_only: false }, 1, seed);
         }
+    }
+
+    #[test]
+    fn random_networks_agree(features in 1usize..6, units in 1usize..6, outputs in 1usize..6, seed in any::<u64>()) {
+        agree(&network(features, units, outputs, seed), Options::default(), 1, seed);
     }
 }
