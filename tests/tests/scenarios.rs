@@ -10,6 +10,8 @@ mod bad_input;
 mod command_line;
 #[path = "scenarios/crash.rs"]
 mod crash;
+#[path = "scenarios/fhe_command_line.rs"]
+mod fhe_command_line;
 #[path = "scenarios/flow.rs"]
 mod flow;
 #[path = "scenarios/full_disk.rs"]

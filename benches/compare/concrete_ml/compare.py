@@ -22,6 +22,7 @@ def arguments():
     parser.add_argument("--rows", type=int, help="rows under encryption with Concrete ML, at most")
     parser.add_argument("--limit", type=int, default=600, help="seconds for Concrete ML and a model")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--record", type=Path, help="write all findings as lines of JSON to this file")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
     known = [entry.name for entry in ENTRIES]
@@ -35,7 +36,7 @@ def arguments():
 def concrete(entry, options, directory):
     """What Concrete ML does with a model, within the limit."""
     rows = min(entry.rows, options.rows or entry.rows)
-    found = {"rows": []}
+    found = {"rows": [], "load": os.getloadavg()[0]}
     errors = (directory / "errors").open("w+")
     process = subprocess.Popen(
         [sys.executable, str(HERE / "measure.py"), entry.name, str(rows), str(directory)],
@@ -96,6 +97,9 @@ def main():
             exported = theirs.get("exported", False)
             ours = asterism(entry, options, directory) if exported else {"reason": "there is no split to run on"}
         lines.append((entry, theirs, ours))
+        if options.record:
+            with options.record.open("a") as record:
+                record.write(json.dumps([entry.name, theirs, ours]) + "\n")
         print(as_text(lines[-1:], header=len(lines) == 1), flush=True)
     if options.write:
         path = HERE.parents[2] / "docs" / "benchmarks.md"

@@ -107,12 +107,13 @@ def details(entry, theirs, ours):
 
 
 def as_markdown(lines, options):
-    cores = options.threads
+    loads = [theirs["load"] for _, theirs, _ in lines]
     stated = [f"- `{entry.name}`, {system}: {found['reason']}." for entry, system, found in remarks(lines)]
     parts = [
         "# Encrypted prediction beside Concrete ML",
         f"Written by `benches/compare/concrete_ml/run --write` on {datetime.date.today().isoformat()}: one run, one machine "
-        f"({processor()}, {cores} threads for each system), Concrete ML {version('concrete-ml')}, Python "
+        f"({processor()}, {options.threads} threads for each system; load average {min(loads):.1f} to {max(loads):.1f} "
+        f"before each model, so others were at work too where it is above {options.threads}), Concrete ML {version('concrete-ml')}, Python "
         f"{platform.python_version()}. Pairs of figures are Concrete ML's and Asterism's.",
         "## One row",
         table([name for name, _ in COLUMNS], [cells(*line) for line in lines]),

@@ -144,6 +144,8 @@ pub enum PlanName {
     Pairs,
     /// Decision diagrams over the bits of a row.
     Paths,
+    /// Tables of hidden units, turned by the bits of a row.
+    Neurons,
 }
 
 /// `asterism fhe bench`

@@ -89,6 +89,8 @@ fn algorithm(kind: AlgorithmKind) -> Algorithm {
         AlgorithmKind::Logistic => Algorithm::LogisticRegression,
         AlgorithmKind::Trees => Algorithm::GradientBoostedTrees,
         AlgorithmKind::Neural => Algorithm::NeuralNetwork,
+        AlgorithmKind::Tree => Algorithm::DecisionTree,
+        AlgorithmKind::Forest => Algorithm::RandomForest,
     }
 }
 

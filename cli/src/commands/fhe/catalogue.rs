@@ -13,6 +13,15 @@ const BREAST_CANCER: Shipped = Shipped {
     label: "diagnosis",
 };
 
+const WINE: Shipped = Shipped {
+    csv: include_bytes!("../../../../examples/wine.csv"),
+    label: "class",
+};
+const DIGITS: Shipped = Shipped {
+    csv: include_bytes!("../../../../examples/digits.csv"),
+    label: "digit",
+};
+
 /// An example data set.
 #[derive(Clone, Copy)]
 struct Shipped {
@@ -90,7 +99,7 @@ impl Entry {
 
 /// Every model of the table.
 pub(super) fn all() -> Vec<Entry> {
-    use Algorithm::{GradientBoostedTrees, LogisticRegression, NeuralNetwork};
+    use Algorithm::{GradientBoostedTrees, LogisticRegression, NeuralNetwork, RandomForest};
     let mut all = vec![
         Entry::shipped("logistic-30", BREAST_CANCER, LogisticRegression, &[]),
         Entry::shipped(
@@ -112,7 +121,20 @@ pub(super) fn all() -> Vec<Entry> {
             GradientBoostedTrees,
             &[("trees", "100"), ("depth", "6"), ("bins", "64")],
         ),
+        Entry::shipped(
+            "forest-50x4",
+            WINE,
+            RandomForest,
+            &[("trees", "50"), ("depth", "4"), ("bins", "64")],
+        ),
         Entry::shipped("mlp-30-16-2", BREAST_CANCER, NeuralNetwork, &[("hidden", "16")]),
+        Entry::shipped(
+            "digits-trees",
+            DIGITS,
+            GradientBoostedTrees,
+            &[("trees", "20"), ("depth", "3"), ("bins", "17")],
+        ),
+        Entry::shipped("digits-mlp", DIGITS, NeuralNetwork, &[("hidden", "32")]),
     ];
     // From a base, one size after the other grows: trees, features, depth.
     let sizes = [

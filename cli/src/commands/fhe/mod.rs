@@ -95,6 +95,7 @@ impl From<CompileOptions> for compile::Options {
                 PlanName::Linear => PlanKind::Linear,
                 PlanName::Pairs => PlanKind::Pairs,
                 PlanName::Paths => PlanKind::Paths,
+                PlanName::Neurons => PlanKind::Neurons,
             }),
             used_edges_only: options.used_edges_only,
         }

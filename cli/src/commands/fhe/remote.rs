@@ -37,6 +37,7 @@ async fn compiled(
         PlanName::Linear => Plan::Linear,
         PlanName::Pairs => Plan::Pairs,
         PlanName::Paths => Plan::Paths,
+        PlanName::Neurons => Plan::Neurons,
     });
     let compiled = services
         .encrypted
