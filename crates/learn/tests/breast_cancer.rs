@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::ops::ControlFlow;
+mod support;
 
 use asterism_learn::{
     csv::{CsvLimits, CsvReader},
@@ -10,30 +10,16 @@ use asterism_learn::{
     metrics::{Evaluation, evaluate},
     model::{Algorithm, Hyperparameters, Model},
     profile::{ColumnKind, Profiler},
-    table::TableBuilder,
-    train::train,
 };
 
 const DATA: &[u8] = include_bytes!("../../../examples/breast_cancer.csv");
 
 fn problem() -> Problem {
-    let mut builder = TableBuilder::new(16 << 20);
-    let mut reader = CsvReader::new(CsvLimits::default());
-    for piece in DATA.chunks(4096) {
-        reader.feed(piece, &mut builder).unwrap();
-    }
-    reader.finish(&mut builder).unwrap();
-    Problem::from_table(&builder.finish().unwrap(), "diagnosis", None).unwrap()
+    support::problem(DATA, "diagnosis")
 }
 
 fn fit(problem: &Problem, algorithm: Algorithm, seed: u64) -> (Model, Evaluation) {
-    let split = stratified_split(&problem.labels, 0.3, seed).unwrap();
-    let hyperparameters = Hyperparameters::defaults(algorithm);
-    let model = train(problem, &split.train, &hyperparameters, seed, &mut |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    let evaluation = evaluate(&model, problem, &split.test).unwrap();
+    let (model, evaluation) = support::fit(problem, &Hyperparameters::defaults(algorithm), seed);
     assert_eq!(evaluation.rows, 171);
     (model, evaluation)
 }

@@ -87,14 +87,22 @@ fn depth_and_leaves_are_bounded() {
     let samples = samples(&rows, &labels, 3);
     for most in [1, 3, 12] {
         for least in [1, 10, 101] {
-            let forest = tree(
-                &samples,
-                DecisionTreeParameters {
-                    depth: most,
-                    min_samples_leaf: least,
-                    ..DecisionTreeParameters::default()
-                },
-            );
+            let parameters = DecisionTreeParameters {
+                depth: most,
+                min_samples_leaf: least,
+                ..DecisionTreeParameters::default()
+            };
+            let mut told = f64::NAN;
+            let forest = Forest::train_tree(&samples, &parameters, &mut |progress| {
+                told = progress.loss;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            let mut loss = 0.0;
+            for (row, label) in rows.iter().zip(&labels) {
+                loss -= forest.probabilities(row)[*label as usize].ln() / 200.0;
+            }
+            assert!((told - loss).abs() < 1e-9, "{told} {loss}");
             let tree = &forest.trees[0];
             let mut reached = std::collections::HashMap::new();
             for row in &rows {
@@ -138,6 +146,25 @@ fn forests_draw() {
         .map(|tree| format!("{:?}", tree.nodes[0]))
         .collect();
     assert!(edges.len() > 2, "{edges:?}");
+}
+
+/// Where the features drawn first part nothing, more are drawn.
+#[test]
+fn every_tree_finds_the_one_feature_that_says_something() {
+    let width = 25;
+    let values = (0..40).flat_map(|row| (0..width).map(move |f| if f == 20 { f64::from(row) } else { 1.0 }));
+    let samples = Samples {
+        width,
+        values: values.collect(),
+        labels: (0..40).map(|row| row / 20).collect(),
+        classes: 2,
+    };
+    let forest = Forest::train(&samples, &ForestParameters::default(), 3, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let splits = |tree: &&Tree<Vec<f64>>| matches!(tree.nodes[0], Node::Split { feature: 20, .. });
+    assert_eq!(forest.trees.iter().filter(splits).count(), 50);
 }
 
 /// A forest that could not be read back is refused while it grows.

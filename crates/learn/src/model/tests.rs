@@ -334,6 +334,7 @@ proptest! {
         }
         if let Ok(model) = Model::from_bytes(&bytes) {
             let width = model.feature_names().len().min(2);
+            let _ = (model.view(), model.ranges());
             if let Ok(p) = model.predict_proba(&row[..width]) {
                 prop_assert!(p.iter().all(|p| (0.0..=1.0).contains(p)));
             }
