@@ -296,6 +296,10 @@ pub enum AlgorithmKind {
     Trees,
     /// A small neural network.
     Neural,
+    /// A single decision tree.
+    Tree,
+    /// A random forest.
+    Forest,
 }
 
 /// `asterism predict`

@@ -11,5 +11,6 @@ fuzz_target!(|input: (f64, &[u8])| {
     };
     let row = vec![value; model.feature_names().len()];
     let _ = model.predict_proba(&row);
+    let _ = model.view();
     assert!(Model::from_bytes(&model.to_bytes()).is_ok());
 });

@@ -63,6 +63,8 @@ async fn train(args: TrainArgs, services: &Services, output: Output) -> Result<M
         AlgorithmKind::Logistic => Algorithm::LogisticRegression,
         AlgorithmKind::Trees => Algorithm::GradientBoostedTrees,
         AlgorithmKind::Neural => Algorithm::NeuralNetwork,
+        AlgorithmKind::Tree => Algorithm::DecisionTree,
+        AlgorithmKind::Forest => Algorithm::RandomForest,
     };
     let request = TrainRequest {
         dataset: args.dataset,

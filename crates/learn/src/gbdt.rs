@@ -1,7 +1,4 @@
 //! Gradient-boosted trees on histograms, second order (Chen and Guestrin, "XGBoost", KDD 2016).
-//!
-//! Features are binned by edges that stay in the model; every split is an edge, and `value >= edge` goes right. So
-//! prediction sees exactly what training saw, and a later compiler for encrypted inference finds bins and depth as they are.
 
 use std::ops::ControlFlow;
 
@@ -11,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LearnError,
-    model::{NodeView, TreeParameters, View, softmax},
+    bins::{self, Binned, MOST_BINS},
+    model::{TreeParameters, View, softmax},
     train::{Progress, Samples},
+    tree::{Node, Tree},
 };
 
 /// An ensemble; one tree per round for two classes, else one per class and round.
@@ -24,28 +23,7 @@ pub(crate) struct Trees {
     /// Score before the first tree, by output.
     base: Vec<f64>,
     /// Tree `i` adds to output `i % base.len()`.
-    trees: Vec<Tree>,
-}
-
-/// A tree; node 0 is the root, children come after their parents.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Tree {
-    nodes: Vec<Node>,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Node {
-    Split {
-        feature: u32,
-        edge: u8,
-        left: u32,
-        right: u32,
-    },
-    Leaf {
-        weight: f64,
-    },
+    trees: Vec<Tree<f64>>,
 }
 
 impl Trees {
@@ -55,9 +33,7 @@ impl Trees {
         seed: u64,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Self, LearnError> {
-        let edges: Vec<Vec<f64>> = (0..samples.width)
-            .map(|feature| bin_edges(samples.rows().map(|row| row[feature]), parameters.bins))
-            .collect();
+        let edges = bins::learn(samples, parameters.bins);
         let binned = Binned::new(samples, &edges);
         let outputs = outputs(samples.classes);
         let base = base_scores(samples, outputs);
@@ -82,7 +58,7 @@ impl Trees {
                 };
                 let tree = grower.grow(sample.clone());
                 for (row, score) in scores.iter_mut().skip(output).step_by(outputs).enumerate() {
-                    *score += tree.weight(|feature| binned.of(feature)[row]);
+                    *score += tree.leaf(|feature| binned.of(feature)[row]);
                 }
                 ensemble.trees.push(tree);
             }
@@ -101,15 +77,11 @@ impl Trees {
 
     /// One score per class; softmax makes probabilities of them.
     pub(crate) fn scores(&self, row: &[f64]) -> Vec<f64> {
-        let bins: Vec<u8> = row
-            .iter()
-            .zip(&self.edges)
-            .map(|(value, edges)| bin(*value, edges))
-            .collect();
+        let bins = bins::of_row(row, &self.edges);
         let mut scores = self.base.clone();
         let outputs = scores.len();
         for (index, tree) in self.trees.iter().enumerate() {
-            scores[index % outputs] += tree.weight(|feature| bins[feature as usize]);
+            scores[index % outputs] += tree.leaf(|feature| bins[feature as usize]);
         }
         // softmax([0, s]) is the logistic function of s.
         if outputs == 1 {
@@ -121,127 +93,31 @@ impl Trees {
 
     /// The first and the last edge, by feature; the median where there is none.
     pub(crate) fn ranges(&self, medians: &[f64]) -> Vec<(f64, f64)> {
-        let range = |(edges, median): (&Vec<f64>, &f64)| match (edges.first(), edges.last()) {
-            (Some(first), Some(last)) => (*first, *last),
-            _ => (*median, *median),
-        };
-        self.edges.iter().zip(medians).map(range).collect()
+        bins::ranges(&self.edges, medians)
     }
 
     pub(crate) fn view(&self) -> View<'_> {
         View::Boosted {
             edges: &self.edges,
             base: &self.base,
-            trees: self.trees.iter().map(Tree::view).collect(),
+            trees: self
+                .trees
+                .iter()
+                .map(|tree| tree.view(std::slice::from_ref))
+                .collect(),
         }
     }
 
     pub(crate) fn is_consistent(&self, features: usize, classes: usize) -> bool {
         let outputs = outputs(classes);
-        self.edges.len() == features
-            && self.edges.iter().all(|edges| {
-                edges.len() <= usize::from(u8::MAX)
-                    && edges.iter().all(|edge| edge.is_finite())
-                    && edges.is_sorted_by(|a, b| a < b)
-            })
+        bins::are_consistent(&self.edges, features)
             && self.base.len() == outputs
             && self.base.iter().all(|score| score.is_finite())
-            && self.trees.iter().all(|tree| tree.is_consistent(&self.edges))
+            && self
+                .trees
+                .iter()
+                .all(|tree| tree.is_consistent(&self.edges, |weight| weight.is_finite()))
     }
-}
-
-impl Tree {
-    fn weight(&self, bin: impl Fn(u32) -> u8) -> f64 {
-        let mut at = 0;
-        loop {
-            match self.nodes[at] {
-                Node::Leaf { weight } => return weight,
-                Node::Split {
-                    feature,
-                    edge,
-                    left,
-                    right,
-                } => {
-                    at = if bin(feature) > edge { right } else { left } as usize;
-                }
-            }
-        }
-    }
-
-    fn view(&self) -> Vec<NodeView<'_>> {
-        let node = |node| match node {
-            &Node::Split {
-                feature,
-                edge,
-                left,
-                right,
-            } => NodeView::Split {
-                feature: feature as usize,
-                edge: usize::from(edge),
-                left: left as usize,
-                right: right as usize,
-            },
-            Node::Leaf { weight } => NodeView::Leaf(std::slice::from_ref(weight)),
-        };
-        self.nodes.iter().map(node).collect()
-    }
-
-    /// Children after parents: every walk ends.
-    fn is_consistent(&self, edges: &[Vec<f64>]) -> bool {
-        let fits = |(at, node): (usize, &Node)| match node {
-            Node::Leaf { weight } => weight.is_finite(),
-            Node::Split {
-                feature,
-                edge,
-                left,
-                right,
-            } => {
-                let children = [*left as usize, *right as usize];
-                children
-                    .iter()
-                    .all(|child| *child > at && *child < self.nodes.len())
-                    && edges
-                        .get(*feature as usize)
-                        .is_some_and(|edges| usize::from(*edge) < edges.len())
-            }
-        };
-        !self.nodes.is_empty() && self.nodes.iter().enumerate().all(fits)
-    }
-}
-
-/// At most `bins - 1` ascending edges that part the values into bins of about equal counts.
-fn bin_edges(values: impl Iterator<Item = f64>, bins: usize) -> Vec<f64> {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    let mut edges: Vec<f64> = Vec::new();
-    let mut distinct = sorted.clone();
-    distinct.dedup();
-    // Halfway between neighbours, so that unseen values fall on the nearer side.
-    let between = |low: f64, high: f64| (low / 2.0 + high / 2.0).max(low.next_up());
-    if distinct.len() <= bins {
-        edges.extend(distinct.windows(2).map(|pair| between(pair[0], pair[1])));
-    } else {
-        for cut in 1..bins {
-            let at = cut * sorted.len() / bins;
-            let (low, high) = (sorted[at - 1], sorted[at]);
-            if low < high {
-                edges.push(between(low, high));
-            } else {
-                // A run of equal values: cut in front of it.
-                let first = sorted.partition_point(|value| *value < high);
-                if first > 0 {
-                    edges.push(between(sorted[first - 1], high));
-                }
-            }
-        }
-    }
-    edges.dedup();
-    edges
-}
-
-/// Number of edges at or below `value`; there are at most 255.
-fn bin(value: f64, edges: &[f64]) -> u8 {
-    edges.partition_point(|edge| *edge <= value) as u8
 }
 
 /// Scores that the trees make: one for two classes, that of the second; else one per class.
@@ -259,31 +135,6 @@ fn base_scores(samples: &Samples, outputs: usize) -> Vec<f64> {
         vec![f64::ln(counts[1] / counts[0])]
     } else {
         counts.into_iter().map(f64::ln).collect()
-    }
-}
-
-/// Bins of all samples, feature by feature.
-struct Binned {
-    rows: usize,
-    bins: Vec<u8>,
-}
-
-impl Binned {
-    fn new(samples: &Samples, edges: &[Vec<f64>]) -> Self {
-        let mut bins = Vec::with_capacity(samples.values.len());
-        for (feature, edges) in edges.iter().enumerate() {
-            bins.extend(samples.rows().map(|row| bin(row[feature], edges)));
-        }
-        Self {
-            rows: samples.len(),
-            bins,
-        }
-    }
-
-    /// The bins of a feature, by row.
-    fn of(&self, feature: u32) -> &[u8] {
-        let start = feature as usize * self.rows;
-        &self.bins[start..start + self.rows]
     }
 }
 
@@ -359,7 +210,7 @@ struct Cut {
 }
 
 impl Grower<'_> {
-    fn grow(&self, rows: Vec<u32>) -> Tree {
+    fn grow(&self, rows: Vec<u32>) -> Tree<f64> {
         let mut tree = Tree {
             nodes: vec![Node::Leaf { weight: 0.0 }],
         };
@@ -381,17 +232,9 @@ impl Grower<'_> {
             let bins = self.binned.of(cut.feature);
             let (right, left): (Vec<u32>, Vec<u32>) =
                 rows.into_iter().partition(|row| bins[*row as usize] > cut.edge);
-            let first = tree.nodes.len();
-            tree.nodes.extend([Node::Leaf { weight: 0.0 }; 2]);
-            let (left_at, right_at) = (first as u32, first as u32 + 1);
-            tree.nodes[at] = Node::Split {
-                feature: cut.feature,
-                edge: cut.edge,
-                left: left_at,
-                right: right_at,
-            };
-            open.push((first + 1, right, depth + 1));
-            open.push((first, left, depth + 1));
+            let (left_at, right_at) = tree.split(at, cut.feature, cut.edge, [0.0; 2]);
+            open.push((right_at, right, depth + 1));
+            open.push((left_at, left, depth + 1));
         }
         tree
     }
@@ -401,7 +244,7 @@ impl Grower<'_> {
         let least_weight = self.parameters.min_child_weight.max(1e-9);
         let score = |slope: Slope| slope.g * slope.g / self.penalised(slope.h);
         let mut best: Option<Cut> = None;
-        let mut histogram = [Slope::default(); 256];
+        let mut histogram = [Slope::default(); MOST_BINS];
         for (feature, edges) in (0..).zip(self.edges) {
             histogram[..=edges.len()].fill(Slope::default());
             let bins = self.binned.of(feature);

@@ -6,9 +6,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod bins;
 pub mod csv;
 pub mod dataset;
 mod error;
+mod forest;
 mod gbdt;
 mod logistic;
 pub mod metrics;
@@ -17,5 +19,6 @@ pub mod model;
 pub mod profile;
 pub mod table;
 pub mod train;
+mod tree;
 
 pub use error::{HyperparameterViolation, LearnError, Names};

@@ -8,12 +8,16 @@ mod view;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::hyperparameters::{Hyperparameters, LogisticParameters, NetworkParameters, TreeParameters};
+pub use self::hyperparameters::{
+    DecisionTreeParameters, ForestParameters, Hyperparameters, LogisticParameters, NetworkParameters,
+    TreeParameters,
+};
 pub(crate) use self::scaling::{Scaling, impute, softmax};
 pub use self::view::{LayerView, NodeView, ScalingView, View};
 use crate::{
     LearnError,
     dataset::{MAX_CLASSES, Matrix},
+    forest::Forest,
     gbdt::Trees,
     logistic::Logistic,
     mlp::Network,
@@ -36,6 +40,10 @@ pub enum Algorithm {
     GradientBoostedTrees,
     /// A multilayer perceptron with ReLU units, by Adam.
     NeuralNetwork,
+    /// A classification tree, by the Gini impurity.
+    DecisionTree,
+    /// Classification trees on rows and features drawn at random, averaged.
+    RandomForest,
 }
 
 /// A trained model.
@@ -53,13 +61,15 @@ pub struct Model {
     body: Body,
 }
 
-/// What was learnt. It sees rows without missing values and answers one score per class.
+/// What was learnt. It sees rows without missing values.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Body {
     Logistic(Logistic),
     Trees(Trees),
     Network(Network),
+    DecisionTree(Forest),
+    Forest(Forest),
 }
 
 impl Model {
@@ -94,6 +104,8 @@ impl Model {
             Body::Logistic(_) => Algorithm::LogisticRegression,
             Body::Trees(_) => Algorithm::GradientBoostedTrees,
             Body::Network(_) => Algorithm::NeuralNetwork,
+            Body::DecisionTree(_) => Algorithm::DecisionTree,
+            Body::Forest(_) => Algorithm::RandomForest,
         }
     }
 
@@ -123,14 +135,18 @@ impl Model {
             return Err(LearnError::NotFinite { index });
         }
         let filled = impute(row, &self.medians);
-        let mut scores = match &self.body {
-            Body::Logistic(body) => body.scores(&filled),
-            Body::Trees(body) => body.scores(&filled),
-            Body::Network(body) => body.scores(&filled),
+        let from_scores = |mut scores: Vec<f64>| {
+            softmax(&mut scores);
+            scores
         };
-        softmax(&mut scores);
-        if scores.iter().all(|probability| probability.is_finite()) {
-            Ok(scores)
+        let probabilities = match &self.body {
+            Body::Logistic(body) => from_scores(body.scores(&filled)),
+            Body::Trees(body) => from_scores(body.scores(&filled)),
+            Body::Network(body) => from_scores(body.scores(&filled)),
+            Body::DecisionTree(body) | Body::Forest(body) => body.probabilities(&filled),
+        };
+        if probabilities.iter().all(|probability| probability.is_finite()) {
+            Ok(probabilities)
         } else {
             Err(LearnError::TooExtreme)
         }
@@ -206,6 +222,7 @@ impl Model {
             Body::Logistic(body) => body.ranges(),
             Body::Trees(body) => body.ranges(&self.medians),
             Body::Network(body) => body.ranges(),
+            Body::DecisionTree(body) | Body::Forest(body) => body.ranges(&self.medians),
         }
     }
 
@@ -228,6 +245,8 @@ impl Model {
             Body::Logistic(body) => body.is_consistent(features, classes),
             Body::Trees(body) => body.is_consistent(features, classes),
             Body::Network(body) => body.is_consistent(features, classes),
+            Body::DecisionTree(body) => body.is_tree() && body.is_consistent(features, classes),
+            Body::Forest(body) => body.is_consistent(features, classes),
         };
         if consistent {
             Ok(())

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use crate::{
     LearnError,
     dataset::Problem,
+    forest::Forest,
     gbdt::Trees,
     logistic::Logistic,
     mlp::Network,
@@ -17,7 +18,7 @@ use crate::{
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
-    /// From 1: steps of the solver, boosting rounds, or epochs.
+    /// From 1: steps of the solver, boosting rounds, epochs, levels of a tree, or trees of a forest.
     pub step: usize,
     /// Most steps; the last report has `step == total`.
     pub total: usize,
@@ -55,7 +56,7 @@ impl Samples {
 ///
 /// # Errors
 /// [`LearnError::Cancelled`] when `progress` breaks, [`LearnError::Diverged`] when weights are not finite,
-/// [`LearnError::Hyperparameters`], [`LearnError::NotEnoughRows`], [`LearnError::RowOutOfRange`],
+/// [`LearnError::Hyperparameters`] (for a forest too when it would be too large to store), [`LearnError::NotEnoughRows`], [`LearnError::RowOutOfRange`],
 /// [`LearnError::NotFinite`] for an infinite value.
 pub fn train(
     problem: &Problem,
@@ -76,6 +77,12 @@ pub fn train(
         }
         Hyperparameters::Network(parameters) => {
             Body::Network(Network::train(&samples, parameters, seed, progress)?)
+        }
+        Hyperparameters::DecisionTree(parameters) => {
+            Body::DecisionTree(Forest::train_tree(&samples, parameters, progress)?)
+        }
+        Hyperparameters::Forest(parameters) => {
+            Body::Forest(Forest::train(&samples, parameters, seed, progress)?)
         }
     };
     Model::new(

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use std::ops::ControlFlow;
+mod support;
 
 use asterism_learn::{
     csv::{CsvLimits, CsvReader},
@@ -10,30 +10,16 @@ use asterism_learn::{
     metrics::{Evaluation, evaluate},
     model::{Algorithm, Hyperparameters, Model},
     profile::{ColumnKind, Profiler},
-    table::TableBuilder,
-    train::train,
 };
 
 const DATA: &[u8] = include_bytes!("../../../examples/breast_cancer.csv");
 
 fn problem() -> Problem {
-    let mut builder = TableBuilder::new(16 << 20);
-    let mut reader = CsvReader::new(CsvLimits::default());
-    for piece in DATA.chunks(4096) {
-        reader.feed(piece, &mut builder).unwrap();
-    }
-    reader.finish(&mut builder).unwrap();
-    Problem::from_table(&builder.finish().unwrap(), "diagnosis", None).unwrap()
+    support::problem(DATA, "diagnosis")
 }
 
 fn fit(problem: &Problem, algorithm: Algorithm, seed: u64) -> (Model, Evaluation) {
-    let split = stratified_split(&problem.labels, 0.3, seed).unwrap();
-    let hyperparameters = Hyperparameters::defaults(algorithm);
-    let model = train(problem, &split.train, &hyperparameters, seed, &mut |_| {
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    let evaluation = evaluate(&model, problem, &split.test).unwrap();
+    let (model, evaluation) = support::fit(problem, &Hyperparameters::defaults(algorithm), seed);
     assert_eq!(evaluation.rows, 171);
     (model, evaluation)
 }
@@ -124,6 +110,42 @@ fn neural_network() {
     }
 }
 
+#[test]
+fn random_forest() {
+    let evaluations = evaluations(Algorithm::RandomForest);
+    assert!(
+        mean_accuracy(&evaluations) >= 0.94,
+        "{}",
+        mean_accuracy(&evaluations)
+    );
+    for (index, evaluation) in evaluations.iter().enumerate() {
+        assert!(
+            evaluation.accuracy >= 0.92 && evaluation.roc_auc >= 0.98,
+            "{index}: {evaluation:?}"
+        );
+    }
+}
+
+/// One tree varies more from split to split than a forest: the mean of forty is what is promised.
+#[test]
+fn decision_tree() {
+    let problem = problem();
+    let evaluations: Vec<Evaluation> = (0..40)
+        .map(|seed| fit(&problem, Algorithm::DecisionTree, seed).1)
+        .collect();
+    assert!(
+        mean_accuracy(&evaluations) >= 0.92,
+        "{}",
+        mean_accuracy(&evaluations)
+    );
+    for (index, evaluation) in evaluations.iter().enumerate() {
+        assert!(
+            evaluation.accuracy >= 0.87 && evaluation.roc_auc >= 0.9,
+            "{index}: {evaluation:?}"
+        );
+    }
+}
+
 /// The model that is stored predicts what the trained one does, to the last bit.
 #[test]
 fn stored_models_predict_the_same() {
@@ -132,6 +154,8 @@ fn stored_models_predict_the_same() {
         Algorithm::LogisticRegression,
         Algorithm::GradientBoostedTrees,
         Algorithm::NeuralNetwork,
+        Algorithm::DecisionTree,
+        Algorithm::RandomForest,
     ] {
         let (model, evaluation) = fit(&problem, algorithm, 42);
         let read = Model::from_bytes(&model.to_bytes()).unwrap();

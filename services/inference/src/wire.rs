@@ -31,6 +31,8 @@ pub(crate) fn order(
         pb::Algorithm::LogisticRegression => Algorithm::LogisticRegression,
         pb::Algorithm::GradientBoostedTrees => Algorithm::GradientBoostedTrees,
         pb::Algorithm::NeuralNetwork => Algorithm::NeuralNetwork,
+        pb::Algorithm::DecisionTree => Algorithm::DecisionTree,
+        pb::Algorithm::RandomForest => Algorithm::RandomForest,
         pb::Algorithm::Unspecified => {
             return Err(InferenceError::field(
                 "algorithm",
@@ -156,6 +158,8 @@ pub(crate) fn model(verified: &Verified) -> pb::Model {
             Algorithm::LogisticRegression => pb::Algorithm::LogisticRegression,
             Algorithm::GradientBoostedTrees => pb::Algorithm::GradientBoostedTrees,
             Algorithm::NeuralNetwork => pb::Algorithm::NeuralNetwork,
+            Algorithm::DecisionTree => pb::Algorithm::DecisionTree,
+            Algorithm::RandomForest => pb::Algorithm::RandomForest,
         }
         .into(),
         dataset: manifest.dataset.clone(),

@@ -54,6 +54,24 @@ fn exit_codes_tell_scripts_what_went_wrong() {
         asterism(&["keys", "list", "--addr", "nonsense"]).status.code(),
         Some(2)
     );
+    let train = |algorithm| {
+        let there = ["--addr", "127.0.0.1:9", "--token-file", token];
+        let what = [
+            "models",
+            "train",
+            "datasets/x",
+            "--label",
+            "y",
+            "--algorithm",
+            algorithm,
+        ];
+        asterism(&[&what[..], &there[..]].concat()).status.code()
+    };
+    // Known ways to learn are read, and then nobody answers.
+    for algorithm in ["logistic", "trees", "neural", "tree", "forest"] {
+        assert_eq!(train(algorithm), Some(4), "{algorithm}");
+    }
+    assert_eq!(train("bush"), Some(2));
     let nobody = asterism(&["keys", "list", "--addr", "127.0.0.1:9", "--token-file", token]);
     assert_eq!(nobody.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("asterism up"));

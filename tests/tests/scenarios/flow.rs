@@ -1,6 +1,9 @@
 //! The main job, and what must hold along the way.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use asterism_chassis::identity::Role;
 use asterism_client::proto::{
@@ -40,6 +43,7 @@ async fn real_data_goes_through_upload_training_prediction_and_audit() {
         Algorithm::GradientBoostedTrees,
         Algorithm::LogisticRegression,
         Algorithm::NeuralNetwork,
+        Algorithm::RandomForest,
     ] {
         let model = train(&services, order(&dataset.name, algorithm)).await.unwrap();
         let held_out = model.evaluation.clone().unwrap();
@@ -200,6 +204,55 @@ async fn one_request_id_makes_one_dataset_and_one_model() {
     assert_eq!(services.inference.list(100, "").await.unwrap().0.len(), 1);
     let other = asterism_client::proto::inference::TrainRequest { seed: 8, ..request };
     assert_eq!(reason(train(&services, other).await), "REQUEST_ID_REUSED");
+    world.constellation.shutdown().await;
+}
+
+/// The settings that encrypted prediction is made for are taken, kept with the model, and refused by name where they are wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_trained_as_asked() {
+    let world = World::start().await;
+    let services = world.admin();
+    let dataset = upload(&services, BREAST_CANCER).await.unwrap();
+    let wishes = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect()
+    };
+    for (algorithm, pairs) in [
+        (
+            Algorithm::GradientBoostedTrees,
+            [("bins", "45"), ("depth", "2"), ("trees", "100")].as_slice(),
+        ),
+        (
+            Algorithm::GradientBoostedTrees,
+            &[("bins", "256"), ("depth", "6")],
+        ),
+        (
+            Algorithm::RandomForest,
+            &[("bins", "45"), ("depth", "2"), ("trees", "100")],
+        ),
+        (
+            Algorithm::DecisionTree,
+            &[("depth", "4"), ("min_samples_leaf", "3")],
+        ),
+        (Algorithm::NeuralNetwork, &[("hidden", "16")]),
+    ] {
+        let mut request = order(&dataset.name, algorithm);
+        request.hyperparameters = wishes(pairs);
+        let model = train(&services, request).await.unwrap();
+        assert_eq!(model.algorithm(), algorithm);
+        assert_eq!(model.hyperparameters, wishes(pairs));
+        let accuracy = model.evaluation.unwrap().accuracy;
+        assert!(accuracy >= 0.9, "{algorithm:?}: {accuracy}");
+    }
+    let mut request = order(&dataset.name, Algorithm::RandomForest);
+    request.hyperparameters = wishes(&[("depth", "13"), ("bins", "257")]);
+    let refusal = train(&services, request).await.unwrap_err().to_string();
+    assert!(
+        refusal.contains("depth") && refusal.contains("from 2 to 256"),
+        "{refusal}"
+    );
     world.constellation.shutdown().await;
 }
 

@@ -1,5 +1,8 @@
 //! Settings of a training and their ranges.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,10 @@ pub enum Hyperparameters {
     Trees(TreeParameters),
     /// Of [`Algorithm::NeuralNetwork`].
     Network(NetworkParameters),
+    /// Of [`Algorithm::DecisionTree`].
+    DecisionTree(DecisionTreeParameters),
+    /// Of [`Algorithm::RandomForest`].
+    Forest(ForestParameters),
 }
 
 /// Of [`Algorithm::LogisticRegression`].
@@ -100,6 +107,54 @@ impl Default for NetworkParameters {
     }
 }
 
+/// Of [`Algorithm::DecisionTree`].
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionTreeParameters {
+    /// Splits on a path, 1–12.
+    pub depth: usize,
+    /// Bins per feature, 2–256.
+    pub bins: usize,
+    /// Least rows of a leaf, 1–1 000 000.
+    pub min_samples_leaf: usize,
+}
+
+impl Default for DecisionTreeParameters {
+    fn default() -> Self {
+        Self {
+            depth: 5,
+            bins: 256,
+            // The shares in a leaf of one or two rows say little.
+            min_samples_leaf: 5,
+        }
+    }
+}
+
+/// Of [`Algorithm::RandomForest`].
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct ForestParameters {
+    /// Trees, 1–1000.
+    pub trees: usize,
+    /// Splits on a path, 1–12.
+    pub depth: usize,
+    /// Bins per feature, 2–256.
+    pub bins: usize,
+    /// Least rows of a leaf, counted as often as they are drawn, 1–1 000 000.
+    pub min_samples_leaf: usize,
+}
+
+impl Default for ForestParameters {
+    fn default() -> Self {
+        Self {
+            trees: 50,
+            depth: 4,
+            bins: 256,
+            min_samples_leaf: 1,
+        }
+    }
+}
+
 impl Hyperparameters {
     /// The defaults.
     pub fn defaults(algorithm: Algorithm) -> Self {
@@ -107,6 +162,8 @@ impl Hyperparameters {
             Algorithm::LogisticRegression => Self::Logistic(LogisticParameters::default()),
             Algorithm::GradientBoostedTrees => Self::Trees(TreeParameters::default()),
             Algorithm::NeuralNetwork => Self::Network(NetworkParameters::default()),
+            Algorithm::DecisionTree => Self::DecisionTree(DecisionTreeParameters::default()),
+            Algorithm::RandomForest => Self::Forest(ForestParameters::default()),
         }
     }
 
@@ -152,6 +209,8 @@ impl Hyperparameters {
             Self::Logistic(_) => Algorithm::LogisticRegression,
             Self::Trees(_) => Algorithm::GradientBoostedTrees,
             Self::Network(_) => Algorithm::NeuralNetwork,
+            Self::DecisionTree(_) => Algorithm::DecisionTree,
+            Self::Forest(_) => Algorithm::RandomForest,
         }
     }
 
@@ -175,6 +234,13 @@ impl Hyperparameters {
             (Self::Network(own), "learning_rate") => read(text, &mut own.learning_rate),
             (Self::Network(own), "batch_size") => read(text, &mut own.batch_size),
             (Self::Network(own), "l2") => read(text, &mut own.l2),
+            (Self::DecisionTree(own), "depth") => read(text, &mut own.depth),
+            (Self::DecisionTree(own), "bins") => read(text, &mut own.bins),
+            (Self::DecisionTree(own), "min_samples_leaf") => read(text, &mut own.min_samples_leaf),
+            (Self::Forest(own), "trees") => read(text, &mut own.trees),
+            (Self::Forest(own), "depth") => read(text, &mut own.depth),
+            (Self::Forest(own), "bins") => read(text, &mut own.bins),
+            (Self::Forest(own), "min_samples_leaf") => read(text, &mut own.min_samples_leaf),
             (own, _) => Err(format!("is unknown; this algorithm has {}", own.names())),
         }
     }
@@ -184,6 +250,8 @@ impl Hyperparameters {
             Self::Logistic(_) => "l2, max_iterations",
             Self::Trees(_) => "trees, depth, learning_rate, bins, min_child_weight, lambda, subsample",
             Self::Network(_) => "hidden, epochs, learning_rate, batch_size, l2",
+            Self::DecisionTree(_) => "depth, bins, min_samples_leaf",
+            Self::Forest(_) => "trees, depth, bins, min_samples_leaf",
         }
     }
 
@@ -215,6 +283,17 @@ impl Hyperparameters {
                 ranges.check("learning_rate", own.learning_rate, 1e-6, 1.0);
                 ranges.check("batch_size", own.batch_size, 1, 65_536);
                 ranges.check("l2", own.l2, 0.0, 1e3);
+            }
+            Self::DecisionTree(own) => {
+                ranges.check("depth", own.depth, 1, 12);
+                ranges.check("bins", own.bins, 2, 256);
+                ranges.check("min_samples_leaf", own.min_samples_leaf, 1, 1_000_000);
+            }
+            Self::Forest(own) => {
+                ranges.check("trees", own.trees, 1, 1000);
+                ranges.check("depth", own.depth, 1, 12);
+                ranges.check("bins", own.bins, 2, 256);
+                ranges.check("min_samples_leaf", own.min_samples_leaf, 1, 1_000_000);
             }
         }
         ranges.0

@@ -5,125 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{dataset::Problem, table::tests::table, train::train};
 
-fn wishes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn wishes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .iter()
         .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
         .collect()
-}
-
-fn violations(algorithm: Algorithm, pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    match Hyperparameters::parse(algorithm, &wishes(pairs)) {
-        Err(LearnError::Hyperparameters { violations }) => violations
-            .into_iter()
-            .map(|violation| (violation.name, violation.problem))
-            .collect(),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn wishes_override_defaults() {
-    for algorithm in [
-        Algorithm::LogisticRegression,
-        Algorithm::GradientBoostedTrees,
-        Algorithm::NeuralNetwork,
-    ] {
-        let defaults = Hyperparameters::defaults(algorithm);
-        assert_eq!(
-            Hyperparameters::parse(algorithm, &BTreeMap::new()).unwrap(),
-            defaults
-        );
-        assert_eq!((defaults.algorithm(), defaults.validate()), (algorithm, Ok(())));
-    }
-    let logistic = [("l2", "0.5"), ("max_iterations", "7")];
-    assert_eq!(
-        Hyperparameters::parse(Algorithm::LogisticRegression, &wishes(&logistic)).unwrap(),
-        Hyperparameters::Logistic(LogisticParameters {
-            l2: 0.5,
-            max_iterations: 7
-        })
-    );
-    let trees = [
-        ("trees", " 9 "),
-        ("depth", "8"),
-        ("learning_rate", "1"),
-        ("bins", "2"),
-        ("min_child_weight", "0"),
-        ("lambda", "2e1"),
-        ("subsample", "0.5"),
-    ];
-    let expected = TreeParameters {
-        trees: 9,
-        depth: 8,
-        learning_rate: 1.0,
-        bins: 2,
-        min_child_weight: 0.0,
-        lambda: 20.0,
-        subsample: 0.5,
-    };
-    assert_eq!(
-        Hyperparameters::parse(Algorithm::GradientBoostedTrees, &wishes(&trees)).unwrap(),
-        Hyperparameters::Trees(expected)
-    );
-    let network = [
-        ("hidden", "32, 8"),
-        ("epochs", "3"),
-        ("learning_rate", "0.1"),
-        ("batch_size", "1"),
-        ("l2", "0"),
-    ];
-    let expected = NetworkParameters {
-        hidden: vec![32, 8],
-        epochs: 3,
-        learning_rate: 0.1,
-        batch_size: 1,
-        l2: 0.0,
-    };
-    assert_eq!(
-        Hyperparameters::parse(Algorithm::NeuralNetwork, &wishes(&network)).unwrap(),
-        Hyperparameters::Network(expected)
-    );
-}
-
-#[test]
-fn every_violation_is_named() {
-    let pair = |name: &str, problem: &str| (name.to_owned(), problem.to_owned());
-    let bad = [
-        ("depth", "9"),
-        ("trees", "many"),
-        ("colour", "red"),
-        ("learning_rate", "NaN"),
-        ("bins", "-1"),
-    ];
-    assert_eq!(
-        violations(Algorithm::GradientBoostedTrees, &bad),
-        [
-            pair("bins", "must be a whole number"),
-            pair(
-                "colour",
-                "is unknown; this algorithm has trees, depth, learning_rate, bins, min_child_weight, lambda, subsample"
-            ),
-            pair("trees", "must be a whole number"),
-            pair("depth", "must lie from 1 to 8"),
-            pair("learning_rate", "must lie from 0.0001 to 1"),
-        ]
-    );
-    for layers in ["0", "513", "8,8,8,8,8"] {
-        let problem = "must be 1 to 4 layers of 1 to 512 units, such as 16,8";
-        assert_eq!(
-            violations(Algorithm::NeuralNetwork, &[("hidden", layers)]),
-            [pair("hidden", problem)]
-        );
-    }
-    assert_eq!(
-        violations(Algorithm::NeuralNetwork, &[("hidden", "8,,8")]).len(),
-        1
-    );
-    assert_eq!(
-        violations(Algorithm::LogisticRegression, &[("l2", "inf")]).len(),
-        1
-    );
 }
 
 /// Three classes on two features, one with missing values.
@@ -153,6 +39,14 @@ fn models() -> Vec<Model> {
             vec![("trees", "5"), ("bins", "8"), ("min_child_weight", "0")],
         ),
         (Algorithm::NeuralNetwork, vec![("epochs", "5"), ("hidden", "4,3")]),
+        (
+            Algorithm::DecisionTree,
+            vec![("bins", "8"), ("min_samples_leaf", "1")],
+        ),
+        (
+            Algorithm::RandomForest,
+            vec![("trees", "3"), ("bins", "8"), ("depth", "3")],
+        ),
     ] {
         let hyperparameters = Hyperparameters::parse(algorithm, &wishes(&pairs)).unwrap();
         for problem in [&problem, &two] {
@@ -233,6 +127,8 @@ fn ranges_are_learnt() {
         Algorithm::LogisticRegression,
         Algorithm::GradientBoostedTrees,
         Algorithm::NeuralNetwork,
+        Algorithm::DecisionTree,
+        Algorithm::RandomForest,
     ] {
         let hyperparameters = Hyperparameters::defaults(algorithm);
         let model = train(&problem, &[0, 1, 2, 3], &hyperparameters, 1, &mut |_| {
@@ -291,8 +187,8 @@ fn inconsistent_models_are_refused() {
         }
     };
     let models = models();
-    let [logistic, _, trees, _, network, _] = models.as_slice() else {
-        panic!("six models")
+    let [logistic, _, trees, _, network, _, tree, _, forest, _] = models.as_slice() else {
+        panic!("ten models")
     };
     let misfit = "its parts do not fit each other";
     assert_eq!(
@@ -357,6 +253,44 @@ fn inconsistent_models_are_refused() {
             "change {index}"
         );
     }
+    let set = |body: &mut serde_json::Value, path: &str, value: serde_json::Value| {
+        *body.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+    };
+    for (model, name) in [(tree, "decision_tree"), (forest, "forest")] {
+        // The deepest way ends in a leaf: the last node is one.
+        let json: serde_json::Value = serde_json::from_slice(&model.to_bytes()).unwrap();
+        let last = json["body"][name]["trees"][0]["nodes"].as_array().unwrap().len() - 1;
+        let leaf = format!("/trees/0/nodes/{last}/leaf/weight");
+        for (path, value) in [
+            ("/edges/0/0", 1e9.into()),
+            ("/trees", serde_json::json!([])),
+            ("/trees/0/nodes", serde_json::json!([])),
+            ("/trees/0/nodes/0/split/feature", 2.into()),
+            ("/trees/0/nodes/0/split/edge", 200.into()),
+            ("/trees/0/nodes/0/split/left", 0.into()),
+            ("/trees/0/nodes/0/split/right", 9999.into()),
+            (&leaf, serde_json::json!([0.5, 0.5])),
+            (&leaf, serde_json::json!([0.5, 0.5, 0.0, 0.0])),
+            (&leaf, serde_json::json!([0.5, 0.4, 0.0])),
+            (&leaf, serde_json::json!([1.5, -0.5, 0.0])),
+        ] {
+            let found = refused(model, &|m| set(&mut m["body"][name], path, value.clone()));
+            assert_eq!(found, misfit, "{name} {path} {value}");
+        }
+        // The change alone is what is refused.
+        let mut unchanged = json.clone();
+        set(
+            &mut unchanged["body"][name],
+            &leaf,
+            serde_json::json!([0.25, 0.25, 0.5]),
+        );
+        assert!(Model::from_bytes(&serde_json::to_vec(&unchanged).unwrap()).is_ok());
+    }
+    let two_trees = |m: &mut serde_json::Value| {
+        let trees = m["body"]["decision_tree"]["trees"].as_array_mut().unwrap();
+        trees.push(trees[0].clone());
+    };
+    assert_eq!(refused(tree, &two_trees), misfit);
     assert_eq!(
         refused(network, &|m| m["body"]["network"]["layers"][1]["inputs"] =
             5.into()),
@@ -380,7 +314,7 @@ proptest! {
     /// Whatever is read from damaged bytes predicts without a panic.
     #[test]
     fn damaged_models_do_not_panic(
-        which in 0_usize..6,
+        which in 0_usize..10,
         damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
         digits in any::<bool>(),
         row in proptest::collection::vec(any::<f64>(), 2),
@@ -400,6 +334,7 @@ proptest! {
         }
         if let Ok(model) = Model::from_bytes(&bytes) {
             let width = model.feature_names().len().min(2);
+            let _ = (model.view(), model.ranges());
             if let Ok(p) = model.predict_proba(&row[..width]) {
                 prop_assert!(p.iter().all(|p| (0.0..=1.0).contains(p)));
             }

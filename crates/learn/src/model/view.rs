@@ -23,6 +23,13 @@ pub enum View<'a> {
         /// Tree `i` adds to output `i % base.len()`.
         trees: Vec<Vec<NodeView<'a>>>,
     },
+    /// Means over trees: each leaf holds a probability for each class.
+    Forest {
+        /// Ascending bin edges, by feature.
+        edges: &'a [Vec<f64>],
+        /// At least one.
+        trees: Vec<Vec<NodeView<'a>>>,
+    },
     /// Layers of weights, ReLU between them; the last gives one score per class for softmax.
     Network {
         /// Comes before the first layer.
@@ -55,7 +62,7 @@ pub enum NodeView<'a> {
         /// Index of the node at or above it.
         right: usize,
     },
-    /// What the tree adds.
+    /// What the tree gives: a number, or one for each class.
     Leaf(&'a [f64]),
 }
 
@@ -77,6 +84,7 @@ impl Model {
             Body::Logistic(body) => body.view(),
             Body::Trees(body) => body.view(),
             Body::Network(body) => body.view(),
+            Body::DecisionTree(body) | Body::Forest(body) => body.view(),
         }
     }
 

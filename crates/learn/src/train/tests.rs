@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     dataset::Matrix,
     metrics::evaluate,
-    model::{Algorithm, LogisticParameters, NetworkParameters, TreeParameters},
+    model::{
+        Algorithm, DecisionTreeParameters, ForestParameters, LogisticParameters, NetworkParameters,
+        TreeParameters,
+    },
     table::tests::table,
 };
 
@@ -10,7 +13,7 @@ fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn all() -> [Hyperparameters; 3] {
+fn all() -> [Hyperparameters; 5] {
     [
         Hyperparameters::Logistic(LogisticParameters {
             l2: 0.1,
@@ -28,6 +31,11 @@ fn all() -> [Hyperparameters; 3] {
             batch_size: 8,
             l2: 0.0,
         }),
+        Hyperparameters::DecisionTree(DecisionTreeParameters {
+            min_samples_leaf: 1,
+            ..DecisionTreeParameters::default()
+        }),
+        Hyperparameters::Forest(ForestParameters::default()),
     ]
 }
 
@@ -75,11 +83,11 @@ fn the_same_seed_makes_the_same_model() {
                 .to_bytes()
         };
         assert_eq!(with(5), with(5));
-        // Logistic regression draws nothing.
-        assert_eq!(
-            with(5) == with(6),
-            hyperparameters.algorithm() == Algorithm::LogisticRegression
+        let draws_nothing = matches!(
+            hyperparameters.algorithm(),
+            Algorithm::LogisticRegression | Algorithm::DecisionTree
         );
+        assert_eq!(with(5) == with(6), draws_nothing, "{hyperparameters:?}");
     }
 }
 
@@ -92,12 +100,27 @@ fn progress_counts_up_and_losses_fall() {
             seen.push(progress);
             ControlFlow::Continue(())
         };
-        train(&problem, &rows(&problem), &hyperparameters, 1, &mut keep).unwrap();
+        let model = train(&problem, &rows(&problem), &hyperparameters, 1, &mut keep).unwrap();
         let steps: Vec<usize> = seen.iter().map(|progress| progress.step).collect();
         assert!(steps[0] == 1 && steps.is_sorted_by(|a, b| a < b), "{steps:?}");
         let last = seen[seen.len() - 1];
         assert_eq!(last.step, last.total);
-        assert!(last.loss < seen[0].loss && last.loss.is_finite());
+        assert!(last.loss.is_finite());
+        match hyperparameters {
+            // Trees that are averaged correct each other's mistakes, but not each other's doubts.
+            Hyperparameters::Forest(_) => {}
+            _ => assert!(last.loss < seen[0].loss, "{seen:?}"),
+        }
+        // What is reported is the loss of the model that comes out; the penalty or the moment differ for the others.
+        if let Hyperparameters::Trees(_) | Hyperparameters::DecisionTree(_) | Hyperparameters::Forest(_) =
+            hyperparameters
+        {
+            let evaluation = evaluate(&model, &problem, &rows(&problem)).unwrap();
+            assert!(
+                (last.loss - evaluation.log_loss).abs() < 1e-9,
+                "{last:?} {evaluation:?}"
+            );
+        }
     }
 }
 
@@ -188,7 +211,13 @@ fn extreme_and_constant_features() {
             assert!(evaluation.log_loss.is_finite());
             // Beyond 1e150 the square of a deviation overflows: only trees need none.
             let separable = (1e9..1e151).contains(&scale)
-                || (scale > 1.0 && matches!(hyperparameters, Hyperparameters::Trees(_)));
+                || (scale > 1.0
+                    && matches!(
+                        hyperparameters,
+                        Hyperparameters::Trees(_)
+                            | Hyperparameters::DecisionTree(_)
+                            | Hyperparameters::Forest(_)
+                    ));
             assert!(
                 !separable || evaluation.accuracy == 1.0,
                 "{scale} {hyperparameters:?} {evaluation:?}"

@@ -15,7 +15,7 @@ use crate::error::InferenceError;
 type Layer = Vec<(Vec<f64>, f64)>;
 
 /// The model with the same answers: what training does to rows beforehand is folded into weights and biases, and two
-/// classes become one score, the log-odds of the second.
+/// classes become one score, the log-odds of the second, but for forests.
 ///
 /// # Errors
 /// [`InferenceError::NotServed`] for a network whose hidden layers are not exactly one, and for a model that exceeds what
@@ -39,11 +39,23 @@ pub fn to_fhe(model: &model::Model) -> Result<Model, InferenceError> {
             };
             let trees = trees.iter().enumerate().map(|(index, nodes)| Tree {
                 output: index % base.len(),
-                nodes: nodes.iter().map(node).collect(),
+                nodes: nodes.iter().map(|view| node(view, 1.0)).collect(),
             });
             (
                 link,
                 Body::Ensemble(ensemble(model, edges, base.to_vec(), trees.collect())),
+            )
+        }
+        View::Forest { edges, trees } => {
+            let share = 1.0 / trees.len() as f64;
+            let trees = trees.iter().map(|nodes| Tree {
+                output: 0,
+                nodes: nodes.iter().map(|view| node(view, share)).collect(),
+            });
+            let base = vec![0.0; model.classes().len()];
+            (
+                Link::Average,
+                Body::Ensemble(ensemble(model, edges, base, trees.collect())),
             )
         }
         View::Network { scaling, layers } => {
@@ -116,7 +128,7 @@ fn ensemble(model: &model::Model, edges: &[Vec<f64>], base: Vec<f64>, trees: Vec
     }
 }
 
-fn node(view: &NodeView<'_>) -> Node {
+fn node(view: &NodeView<'_>, share: f64) -> Node {
     match *view {
         NodeView::Split {
             feature,
@@ -129,7 +141,7 @@ fn node(view: &NodeView<'_>) -> Node {
             left,
             right,
         },
-        NodeView::Leaf(values) => Node::Leaf(values.to_vec()),
+        NodeView::Leaf(values) => Node::Leaf(values.iter().map(|value| value * share).collect()),
     }
 }
 

@@ -1,9 +1,11 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use asterism_chassis::error::Classify as _;
+use asterism_fhe::compile::{Options, compile};
 use asterism_learn::{
     csv::{CsvLimits, CsvReader},
     dataset::Problem,
+    metrics::most_probable,
     model::{Algorithm, Hyperparameters},
     table::{Table, TableBuilder},
     train::train,
@@ -23,6 +25,11 @@ fn table(csv: &[u8]) -> Table {
 
 fn breast_cancer() -> Problem {
     Problem::from_table(&table(BREAST_CANCER), "diagnosis", None).unwrap()
+}
+
+fn wine() -> Problem {
+    let csv = include_bytes!("../../../../../examples/wine.csv");
+    Problem::from_table(&table(csv), "class", None).unwrap()
 }
 
 /// Three classes of the same rows: the benign ones parted by their texture.
@@ -160,6 +167,73 @@ fn neural_networks() {
     ] {
         let model = fit(&problem, Algorithm::NeuralNetwork, &[("epochs", "20")]);
         assert_same(&problem, &model, link);
+    }
+}
+
+#[test]
+fn trees_and_forests() {
+    for problem in [breast_cancer(), three_classes()] {
+        let tree = fit(&problem, Algorithm::DecisionTree, &[]);
+        assert_same(&problem, &tree, Link::Average);
+        for wishes in [
+            [("trees", "50"), ("depth", "4")],
+            [("trees", "7"), ("depth", "12")],
+        ] {
+            let forest = fit(&problem, Algorithm::RandomForest, &wishes);
+            assert_same(&problem, &forest, Link::Average);
+        }
+    }
+}
+
+/// What training makes under these hyperparameters compiles to the plan that they are meant for, and the integers of the
+/// plan name the trained model's class on nearly every row.
+#[test]
+fn converted_models_compile() {
+    let boosted = Algorithm::GradientBoostedTrees;
+    let (breast_cancer, wine) = (breast_cancer(), wine());
+    for (problem, algorithm, wishes, plan) in [
+        (&breast_cancer, Algorithm::LogisticRegression, vec![], "linear"),
+        (&wine, Algorithm::LogisticRegression, vec![], "linear"),
+        (
+            &breast_cancer,
+            boosted,
+            vec![("bins", "45"), ("depth", "2"), ("trees", "100")],
+            "pairs",
+        ),
+        (
+            &wine,
+            boosted,
+            vec![("bins", "45"), ("depth", "2"), ("trees", "100")],
+            "pairs",
+        ),
+        (
+            &breast_cancer,
+            boosted,
+            vec![("bins", "256"), ("depth", "6"), ("trees", "50")],
+            "paths",
+        ),
+        (&breast_cancer, Algorithm::RandomForest, vec![], "paths"),
+        (&wine, Algorithm::DecisionTree, vec![], "paths"),
+        (
+            &wine,
+            Algorithm::RandomForest,
+            vec![("bins", "45"), ("depth", "2")],
+            "pairs",
+        ),
+    ] {
+        let model = fit(problem, algorithm, &wishes);
+        let program = compile(&to_fhe(&model).unwrap(), Options::default()).unwrap();
+        assert_eq!(program.explanation().plan, plan, "{algorithm:?} {wishes:?}");
+        let mut same = 0;
+        for row in problem.features.iter() {
+            let expected = most_probable(&model.predict_proba(row).unwrap());
+            same += usize::from(program.clear(row).unwrap().class == Some(expected));
+        }
+        assert!(
+            same * 100 >= problem.rows() * 99,
+            "{same} of {} rows: {algorithm:?} {wishes:?}",
+            problem.rows()
+        );
     }
 }
 
