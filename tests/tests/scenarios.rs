@@ -10,6 +10,10 @@ mod bad_input;
 mod command_line;
 #[path = "scenarios/crash.rs"]
 mod crash;
+#[path = "scenarios/encrypted.rs"]
+mod encrypted;
+#[path = "scenarios/encrypted_refusals.rs"]
+mod encrypted_refusals;
 #[path = "scenarios/fhe_command_line.rs"]
 mod fhe_command_line;
 #[path = "scenarios/flow.rs"]

@@ -351,6 +351,9 @@ impl EncryptedAnswers {
             .recv()
             .await
             .ok_or(ClientError::Protocol("an answer to no query"))?;
-        self.inference.checked(&self.name, &digest, answer).await.map(Some)
+        self.inference
+            .checked(&self.name, &digest, answer)
+            .await
+            .map(Some)
     }
 }

@@ -34,7 +34,8 @@ pub use asterism_proto as proto;
 pub use audit::Audit;
 pub use connection::{Connection, Credentials};
 pub use encrypted::{
-    EncryptedAnswer, EncryptedAnswers, EncryptedInference, EncryptedModel, EncryptedPrediction, EncryptedPredictions, KeptKey,
+    EncryptedAnswer, EncryptedAnswers, EncryptedInference, EncryptedModel, EncryptedPrediction,
+    EncryptedPredictions, KeptKey,
 };
 pub use error::ClientError;
 pub use inference::Inference;

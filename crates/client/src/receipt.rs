@@ -92,7 +92,9 @@ impl ReplyReceipt {
         } else {
             return Ok(());
         };
-        Err(ClientError::Verification(format!("the receipt does not fit: {problem}")))
+        Err(ClientError::Verification(format!(
+            "the receipt does not fit: {problem}"
+        )))
     }
 }
 
@@ -116,7 +118,10 @@ mod tests {
     fn a_receipt_survives_its_bytes_and_other_formats_are_refused() {
         let receipt = sample();
         assert_eq!(ReplyReceipt::parse(&receipt.to_bytes()).expect("parses"), receipt);
-        let other = ReplyReceipt { format: 2, ..sample() };
+        let other = ReplyReceipt {
+            format: 2,
+            ..sample()
+        };
         assert!(ReplyReceipt::parse(&other.to_bytes()).is_err());
         assert!(ReplyReceipt::parse(b"{}").is_err());
         let text = String::from_utf8(receipt.to_bytes()).expect("JSON");

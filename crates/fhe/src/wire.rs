@@ -150,6 +150,14 @@ pub fn evaluation_key_len(id: ParamsId) -> usize {
     }
 }
 
+/// The parameter set that an evaluation key says it is for, by its first bytes.
+///
+/// # Errors
+/// [`FheError::NotA`], [`FheError::UnknownParams`].
+pub fn evaluation_key_params(start: &[u8]) -> Result<ParamsId, FheError> {
+    read_header(KEY, "an evaluation key", start).map(|(id, _)| id)
+}
+
 pub(crate) fn key_start(id: ParamsId) -> Vec<u8> {
     let mut out = Vec::with_capacity(evaluation_key_len(id));
     header(KEY, id, &mut out);

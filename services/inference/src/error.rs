@@ -7,6 +7,8 @@ use asterism_learn::{LearnError, csv::CsvError, table::TableError};
 use asterism_store::StoreError;
 use tonic::Code;
 
+use crate::encrypted::EncryptedError;
+
 /// An inference error.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
@@ -55,9 +57,15 @@ pub enum InferenceError {
     /// The request id was used for another request.
     #[error("the request id was already used with other parameters; use a fresh one")]
     RequestIdReused,
+    /// Something about encrypted prediction.
+    #[error(transparent)]
+    Encrypted(#[from] EncryptedError),
     /// The caller went away.
     #[error("the caller cancelled the request")]
     Cancelled,
+    /// The caller's time was up first.
+    #[error("the deadline passed before the work was done")]
+    DeadlineExceeded,
     /// kms or ingest refused or failed.
     #[error("{service}: {source}")]
     Upstream {
@@ -125,7 +133,9 @@ impl Classify for InferenceError {
             | Self::DatasetChanged
             | Self::NotServed(_) => ErrorClass::Precondition,
             Self::RequestIdReused => ErrorClass::Conflict,
+            Self::Encrypted(error) => error.class(),
             Self::Cancelled => ErrorClass::Cancelled,
+            Self::DeadlineExceeded => ErrorClass::DeadlineExceeded,
             Self::Upstream { source, .. } => match source.code() {
                 Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
                     ErrorClass::Unavailable
@@ -152,7 +162,9 @@ impl Classify for InferenceError {
             Self::Csv(CsvError::OutOfRoom { .. }) => "DATASET_TOO_LARGE",
             Self::Csv(_) => "DATASET_UNREADABLE",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::Encrypted(error) => error.reason(),
             Self::Cancelled => "CANCELLED",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Upstream { .. } => "UPSTREAM_FAILED",
             Self::Store(StoreError::NoSpace) => "STORAGE_FULL",
             Self::Store(_) => "STORAGE_FAILED",
@@ -169,6 +181,7 @@ impl Classify for InferenceError {
                     description: description.clone(),
                 }]
             }
+            Self::Encrypted(error) => error.violations(),
             Self::Learn(LearnError::Hyperparameters { violations }) => violations
                 .iter()
                 .map(|violation| FieldViolation {
@@ -188,8 +201,11 @@ impl Classify for InferenceError {
     }
 
     fn retry_after(&self) -> Option<std::time::Duration> {
-        matches!(self.class(), ErrorClass::Exhausted | ErrorClass::Unavailable)
-            .then_some(std::time::Duration::from_secs(1))
+        let passes = match self {
+            Self::Encrypted(error) => error.passes(),
+            _ => matches!(self.class(), ErrorClass::Exhausted | ErrorClass::Unavailable),
+        };
+        passes.then_some(std::time::Duration::from_secs(1))
     }
 }
 

@@ -191,6 +191,10 @@ impl Flow {
         ))
     }
 
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// Models that the caller may know of, after `after`, at most `limit`; and where the next page begins.
     pub fn owned(
         &self,
@@ -389,7 +393,7 @@ impl Flow {
         blocking(move || registry.put(id, &owner, &ciphertext, &signed, request.as_ref())).await
     }
 
-    fn kms_for(&self, caller: &Caller) -> Kms {
+    pub(crate) fn kms_for(&self, caller: &Caller) -> Kms {
         Kms::new(self.acting(&self.kms, caller))
     }
 
@@ -409,7 +413,7 @@ fn tell(on_step: &OnStep, step: Step) -> Result<(), InferenceError> {
 }
 
 /// Runs CPU or disk work off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, InferenceError> + Send + 'static,
 ) -> Result<T, InferenceError> {
     match tokio::task::spawn_blocking(work).await {

@@ -19,14 +19,25 @@ use std::sync::Arc;
 
 use asterism_chassis::{Foundation, StartError, error::Classify as _, off_runtime, server::Running};
 use asterism_client::{Connection, Credentials};
-use asterism_proto::inference::inference_service_server::InferenceServiceServer;
+use asterism_proto::inference::{
+    encrypted_inference_service_server::EncryptedInferenceServiceServer,
+    inference_service_server::InferenceServiceServer,
+};
 use asterism_store::FsBlobs;
 use tokio::net::TcpListener;
 
 pub use config::Config;
 pub use error::InferenceError;
 
-use crate::{flow::Flow, models::Registry, service::Adapter};
+use crate::{
+    encrypted::{EncryptedFlow, Engine, EvaluationKeys, KeyLimits, LoadedKeys, Programs},
+    flow::Flow,
+    models::Registry,
+    service::{Adapter, EncryptedAdapter},
+};
+
+/// What a message has besides an encrypted query.
+const MESSAGE_OVERHEAD: usize = 1024;
 
 /// Starts the service on a listener that is bound already.
 ///
@@ -34,12 +45,18 @@ use crate::{flow::Flow, models::Registry, service::Adapter};
 /// When the store, the listener or a peer's address cannot be used; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
     let common = config.common.clone();
-    let (foundation, registry) = off_runtime(move || {
+    let key_limits = KeyLimits {
+        per_owner: config.max_evaluation_keys,
+        bytes: config.max_evaluation_key_bytes,
+    };
+    let (foundation, registry, keys) = off_runtime(move || {
         let foundation = Foundation::open("inference", &common)?;
         let blobs = Arc::new(FsBlobs::open(&common.data_dir.join("blobs"))?);
-        let registry = Registry::open(foundation.records.clone(), blobs)
-            .map_err(|error| StartError::Other(format!("{error} ({})", error.reason())))?;
-        Ok((foundation, registry))
+        let refused = |error: InferenceError| StartError::Other(format!("{error} ({})", error.reason()));
+        let keys = EvaluationKeys::new(foundation.records.clone(), blobs.clone(), key_limits);
+        let others = keys.blob_names().map_err(refused)?;
+        let registry = Registry::open(foundation.records.clone(), blobs, others).map_err(refused)?;
+        Ok((foundation, registry, keys))
     })
     .await?;
     let common = &config.common;
@@ -59,10 +76,26 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         config.max_table_bytes,
     ));
     let max = common.limits.max_message_bytes;
-    let service = InferenceServiceServer::new(Adapter::new(foundation.gate.clone(), flow))
+    let encrypted = Arc::new(EncryptedFlow::new(
+        flow.clone(),
+        Programs::new(config.cached_programs),
+        Arc::new(keys),
+        LoadedKeys::new(config.evaluation_key_memory),
+        Engine::new(config.fhe_threads, config.fhe_queue).map_err(StartError::Other)?,
+        max.saturating_sub(MESSAGE_OVERHEAD),
+    ));
+    let gate = &foundation.gate;
+    let service = InferenceServiceServer::new(Adapter::new(gate.clone(), flow, encrypted.clone()))
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    Ok(foundation.server(common).add(service).spawn(listener)?)
+    let encrypted = EncryptedInferenceServiceServer::new(EncryptedAdapter::new(gate.clone(), encrypted))
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    Ok(foundation
+        .server(common)
+        .add(service)
+        .add(encrypted)
+        .spawn(listener)?)
 }
 
 /// The whole process.

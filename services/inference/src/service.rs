@@ -1,5 +1,7 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
+mod encrypted;
+
 use std::{ops::ControlFlow, sync::Arc};
 
 use asterism_chassis::{
@@ -12,7 +14,9 @@ use asterism_proto::inference::{self as pb, inference_service_server::InferenceS
 use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::encrypted::EncryptedAdapter;
 use crate::{
+    encrypted::EncryptedFlow,
     error::InferenceError,
     flow::{Flow, OnStep, Step},
     models::{ModelId, Verified},
@@ -27,11 +31,16 @@ const LIST_CONCURRENCY: usize = 8;
 pub(crate) struct Adapter {
     gate: Gate,
     flow: Arc<Flow>,
+    encrypted: Arc<EncryptedFlow>,
 }
 
 impl Adapter {
-    pub(crate) fn new(gate: Gate, flow: Arc<Flow>) -> Self {
-        Self { gate, flow }
+    pub(crate) fn new(gate: Gate, flow: Arc<Flow>, encrypted: Arc<EncryptedFlow>) -> Self {
+        Self {
+            gate,
+            flow,
+            encrypted,
+        }
     }
 }
 
@@ -101,12 +110,13 @@ impl InferenceService for Adapter {
         &self,
         request: Request<pb::DeleteModelRequest>,
     ) -> Result<Response<pb::DeleteModelResponse>, Status> {
-        let flow = self.flow.clone();
+        let (flow, encrypted) = (self.flow.clone(), self.encrypted.clone());
         self.gate
             .blocking("inference.DeleteModel", request, move |caller, message, trail| {
                 let id = ModelId::from_name(&message.name)?;
                 trail.resource(id.name());
                 flow.delete(caller, id)?;
+                encrypted.forget(id);
                 Ok(pb::DeleteModelResponse {})
             })
             .await

@@ -1,5 +1,7 @@
 //! Between messages and the domain.
 
+pub(crate) mod encrypted;
+
 use asterism_crypto::{Context, Digest};
 use asterism_learn::{
     metrics::{self, Evaluation},

@@ -148,7 +148,11 @@ pub(crate) fn evaluation_key(
 /// The digest in `evaluationKeys/{sha256 in hex}`.
 pub(crate) fn evaluation_key_name(name: &str) -> Result<Digest, KmsError> {
     name.strip_prefix("evaluationKeys/")
-        .and_then(|hex| hex.parse().ok().filter(|digest: &Digest| digest.to_string() == hex))
+        .and_then(|hex| {
+            hex.parse()
+                .ok()
+                .filter(|digest: &Digest| digest.to_string() == hex)
+        })
         .ok_or_else(|| KmsError::field("name", "must be `evaluationKeys/{sha256 in hex}`"))
 }
 

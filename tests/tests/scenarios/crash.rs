@@ -9,12 +9,20 @@ use std::{
 };
 
 use asterism::connect::Services;
-use asterism_client::proto::{audit::EventFilter, inference::Algorithm, kms::KeyType};
+use asterism_client::{
+    EncryptedModel,
+    proto::{
+        audit::EventFilter,
+        inference::{Algorithm, Plan},
+        kms::KeyType,
+    },
+};
 use tokio::task::JoinHandle;
 
 use crate::{
+    encrypted::trees,
     processes::{Embedded, SERVICES, Separate},
-    support::{fresh_id, order, small_csv, train, upload},
+    support::{BREAST_CANCER, feature_rows, fresh_id, order, small_csv, train, upload},
 };
 
 const ROUNDS: usize = 20;
@@ -73,6 +81,56 @@ async fn services_killed_one_by_one_come_back_and_the_others_go_on() {
         check(&processes.services, &acknowledged, round).await;
     }
     acknowledged.lock().unwrap().assert_not_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compiled_model_and_a_registered_key_survive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Embedded::start(dir.path());
+    let services = process.services.clone();
+    let dataset = upload(&services, BREAST_CANCER).await.unwrap();
+    let parameters = [("trees", "10"), ("depth", "3"), ("bins", "16")];
+    let name = trees(&services, &dataset.name, 7, &parameters).await;
+    let compiled = services
+        .encrypted
+        .compile(&name, Plan::Paths, true)
+        .await
+        .unwrap();
+    let model = EncryptedModel::open(&services.encrypted, &name).await.unwrap();
+    // Killed right after the acknowledgement.
+    process.kill();
+
+    let process = Embedded::start(dir.path());
+    let services = &process.services;
+    let explained = services.encrypted.explain(&name).await.unwrap();
+    assert_eq!(explained.compiled_sha256, compiled.compiled_sha256);
+    let kept = model.key().unwrap();
+    let (keys, _) = services.encrypted.evaluation_keys(100, "").await.unwrap();
+    assert_eq!(keys[0].name, kept.evaluation_key);
+    let (bundle, key) = (model.bundle().clone(), Some(kept.clone()));
+    let again = EncryptedModel::with(&services.encrypted, &name, bundle, key).unwrap();
+    let features: Vec<String> = again
+        .bundle()
+        .features()
+        .iter()
+        .map(|feature| feature.name.clone())
+        .collect();
+    let rows = feature_rows(&features);
+    let clear = services
+        .inference
+        .predict(&name, rows[..10].to_vec())
+        .await
+        .unwrap();
+    for (answer, clear) in again
+        .predict(rows[..10].to_vec())
+        .await
+        .unwrap()
+        .iter()
+        .zip(&clear.predictions)
+    {
+        let class = answer.prediction.class.unwrap();
+        assert_eq!(again.bundle().classes()[class], clear.class);
+    }
 }
 
 /// Three callers that go on until they are stopped, whatever they are answered.

@@ -14,7 +14,8 @@ use asterism_client::proto::{
 };
 
 use crate::support::{
-    BREAST_CANCER, LABEL, World, files, fresh_id, order, reason, small_csv, train, upload, upload_as,
+    BREAST_CANCER, LABEL, World, feature_rows, files, fresh_id, order, reason, small_csv, train, upload,
+    upload_as,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,25 +117,6 @@ async fn real_data_goes_through_upload_training_prediction_and_audit() {
 
 fn operation(entry: &asterism_client::proto::audit::LogEntry) -> String {
     entry.event.as_ref().unwrap().operation.clone()
-}
-
-/// The example's rows in the order of `features`.
-fn feature_rows(features: &[String]) -> Vec<Vec<f64>> {
-    let mut lines = BREAST_CANCER.lines();
-    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let columns: Vec<usize> = features
-        .iter()
-        .map(|name| header.iter().position(|h| h == name).unwrap())
-        .collect();
-    lines
-        .map(|line| {
-            let cells: Vec<&str> = line.split(',').collect();
-            columns
-                .iter()
-                .map(|column| cells[*column].parse().unwrap())
-                .collect()
-        })
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,13 @@ impl World {
 
     /// Stops the services and starts them again over the same data.
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// As [`World::restart`], with something done to the data in between.
+    pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         self.constellation.shutdown().await;
+        change(self.dir.path());
         let constellation = Constellation::start(self.dir.path(), &Options::default())
             .await
             .unwrap();
@@ -145,4 +151,23 @@ pub fn small_csv(rows: usize) -> String {
         csv += &format!("{}.5,{},{label}\n", row % 2 * 10 + row % 3, row % 7);
     }
     csv
+}
+
+/// The example's rows in the order of `features`.
+pub fn feature_rows(features: &[String]) -> Vec<Vec<f64>> {
+    let mut lines = BREAST_CANCER.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let columns: Vec<usize> = features
+        .iter()
+        .map(|name| header.iter().position(|h| h == name).unwrap())
+        .collect();
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            columns
+                .iter()
+                .map(|column| cells[*column].parse().unwrap())
+                .collect()
+        })
+        .collect()
 }

@@ -47,7 +47,10 @@ impl KeptKey {
         });
         let (secret, evaluation_key) = made.await?;
         let evaluation_key = evaluation_key.ok_or_else(|| {
-            ClientError::Argument(format!("the parameter set {} needs no evaluation key", params.name()))
+            ClientError::Argument(format!(
+                "the parameter set {} needs no evaluation key",
+                params.name()
+            ))
         })?;
         let total = evaluation_key.len() as u64;
         let registered = inference

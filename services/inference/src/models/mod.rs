@@ -8,4 +8,4 @@ mod registry;
 pub use cache::{ModelCache, Origin, Verified};
 pub use id::ModelId;
 pub use manifest::{FORMAT, MODEL_MANIFEST_DOMAIN, ModelManifest, model_context};
-pub use registry::{Registry, RequestKey, StoredModel};
+pub use registry::{Compilation, Registry, RequestKey, StoredModel};

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, io::Read as _, sync::Arc};
 
 use asterism_crypto::{Digest, Signed};
-use asterism_store::{Batch, Blobs, Records, StoreError, sweep};
+use asterism_store::{Batch, BlobName, Blobs, Records, StoreError, sweep};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::InferenceError, models::ModelId};
@@ -15,6 +15,8 @@ use crate::{error::InferenceError, models::ModelId};
 const MODEL: u8 = b'm';
 /// Records: SHA-256 of owner and request id -> [`MadeBy`].
 const REQUEST: u8 = b'r';
+/// Records: model id -> [`Compilation`].
+const COMPILATION: u8 = b'c';
 /// Largest blob that is read into memory.
 const MAX_BLOB_BYTES: u64 = 1 << 30;
 
@@ -26,6 +28,18 @@ pub struct StoredModel {
     pub owner: String,
     /// SHA-256 of the manifest's bytes.
     pub manifest_sha256: Digest,
+}
+
+/// How a model was compiled for encrypted prediction: enough to do so again.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Compilation {
+    /// The plan that was asked for, by name; none lets the compiler choose.
+    pub plan: Option<String>,
+    /// Keep only the bin edges that some tree splits on.
+    pub used_edges_only: bool,
+    /// SHA-256 of the compiled model: compiled again, it must be the same.
+    pub compiled_sha256: Digest,
 }
 
 /// What a request id became.
@@ -52,10 +66,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Opens the registry and sweeps blobs that no record names.
-    pub fn open(records: Arc<dyn Records>, blobs: Arc<dyn Blobs>) -> Result<Self, InferenceError> {
+    /// Opens the registry and sweeps blobs that no record names: neither one of a model, nor one that `others` tells of.
+    pub fn open(
+        records: Arc<dyn Records>,
+        blobs: Arc<dyn Blobs>,
+        others: HashSet<BlobName>,
+    ) -> Result<Self, InferenceError> {
         let registry = Self { records, blobs };
-        let mut named = HashSet::new();
+        let mut named = others;
         let mut after = None;
         loop {
             let page = registry.page(after, 1000)?;
@@ -70,7 +88,7 @@ impl Registry {
         if !swept.is_empty() {
             tracing::info!(
                 count = swept.len(),
-                "removed what an interrupted training left behind"
+                "removed what an interrupted training or upload left behind"
             );
         }
         Ok(registry)
@@ -176,9 +194,36 @@ impl Registry {
         self.read_blob(id, &id.model_blob())
     }
 
-    /// Deletes a model: its record first, so that nothing names what is gone.
+    /// Remembers how a model was compiled, in place of an earlier compilation: durable when this returns.
+    ///
+    /// # Errors
+    /// [`InferenceError::ModelNotFound`] when it was deleted meanwhile.
+    pub fn put_compilation(&self, id: ModelId, compilation: &Compilation) -> Result<(), InferenceError> {
+        let gone = || InferenceError::ModelNotFound(id.name());
+        let model = self.records.get(&model_key(id))?.ok_or_else(gone)?;
+        let batch = Batch::new()
+            .expect_value(model_key(id), model)
+            .put(compilation_key(id), encode(compilation)?);
+        match self.records.commit(batch) {
+            Err(StoreError::Conflict) => Err(gone()),
+            other => Ok(other?),
+        }
+    }
+
+    /// How a model was compiled; `None` when it was not.
+    pub fn compilation(&self, id: ModelId) -> Result<Option<Compilation>, InferenceError> {
+        let stored = self.records.get(&compilation_key(id))?;
+        stored
+            .map(|bytes| {
+                serde_json::from_slice(&bytes).map_err(|_| InferenceError::Damaged("compilation record"))
+            })
+            .transpose()
+    }
+
+    /// Deletes a model and its compilation: the records first, so that nothing names what is gone.
     pub fn delete(&self, id: ModelId) -> Result<(), InferenceError> {
-        self.records.commit(Batch::new().delete(model_key(id)))?;
+        let batch = Batch::new().delete(model_key(id)).delete(compilation_key(id));
+        self.records.commit(batch)?;
         self.discard(id)
     }
 
@@ -192,13 +237,13 @@ impl Registry {
         Ok(())
     }
 
-    fn write_blob(&self, name: &asterism_store::BlobName, bytes: &[u8]) -> Result<(), InferenceError> {
+    fn write_blob(&self, name: &BlobName, bytes: &[u8]) -> Result<(), InferenceError> {
         let mut writer = self.blobs.create()?;
         writer.write_all(bytes).map_err(StoreError::from)?;
         Ok(writer.commit(name)?)
     }
 
-    fn read_blob(&self, id: ModelId, name: &asterism_store::BlobName) -> Result<Vec<u8>, InferenceError> {
+    fn read_blob(&self, id: ModelId, name: &BlobName) -> Result<Vec<u8>, InferenceError> {
         let refused = |problem| InferenceError::ModelRefused {
             model: id.name(),
             problem,
@@ -222,6 +267,10 @@ impl Registry {
 
 fn model_key(id: ModelId) -> Vec<u8> {
     [&[MODEL], id.as_bytes().as_slice()].concat()
+}
+
+fn compilation_key(id: ModelId) -> Vec<u8> {
+    [&[COMPILATION], id.as_bytes().as_slice()].concat()
 }
 
 fn request_key(request: &RequestKey) -> Vec<u8> {
