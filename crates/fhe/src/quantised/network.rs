@@ -15,7 +15,7 @@ use crate::{FheError, bundle::ScoreCoding, model::Network, wire};
 
 /// Most that rounding turns to positions may add to a pre-activation, as a share of its own deviation, for outputs to share
 /// a polynomial.
-const MOST_ROUNDING: f64 = 0.1;
+const MOST_ROUNDING: f64 = 0.12;
 
 /// A network in integers.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -11,6 +11,9 @@ use asterism_learn::model::{self, LayerView, NodeView, ScalingView, View};
 
 use crate::error::InferenceError;
 
+/// Deviations of a feature that networks tell apart, either way.
+const CORE: f64 = 3.0;
+
 /// A layer by output: its weights, then its bias.
 type Layer = Vec<(Vec<f64>, f64)>;
 
@@ -164,10 +167,23 @@ fn network(
         hidden_bias,
         output,
         output_bias,
-        ranges: model.ranges().to_vec(),
+        ranges: core_ranges(model.ranges(), scaling),
         missing: model.medians().to_vec(),
     };
     Ok((link, network))
+}
+
+/// Ranges without their far ends, which few rows reach: what all of a range has to share, networks have little of.
+fn core_ranges(ranges: &[(f64, f64)], scaling: ScalingView<'_>) -> Vec<(f64, f64)> {
+    let scales = scaling.mean.iter().zip(scaling.deviation);
+    ranges
+        .iter()
+        .zip(scales)
+        .map(|((low, high), (mean, deviation))| {
+            let within = |value: f64| value.clamp(mean - CORE * deviation, mean + CORE * deviation);
+            (within(*low), within(*high))
+        })
+        .collect()
 }
 
 fn rows(layer: &LayerView<'_>) -> Layer {
