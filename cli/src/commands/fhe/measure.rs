@@ -34,6 +34,8 @@ pub(super) struct Measured {
     pub(super) rows: usize,
     /// Share of rows whose class is that of the quantised model in the clear.
     pub(super) agreement: f64,
+    /// Share of rows whose class is that of the trained model, in floating point.
+    pub(super) agreement_trained: f64,
     /// Largest difference between a decrypted score and the quantised model's.
     pub(super) max_error: f64,
     /// Half of the distance between scores that are told apart.
@@ -68,7 +70,8 @@ pub(super) fn measure(
         .map_err(failed)?;
     let total = subject.rows.len();
     bar.set_length(rows.map_or(total, |rows| rows.min(total)) as u64);
-    let (mut agreed, mut right, mut right_clear, mut max_error) = (0usize, 0usize, 0usize, 0f64);
+    let (mut agreed, mut agreed_trained, mut right, mut right_clear) = (0usize, 0usize, 0usize, 0usize);
+    let mut max_error = 0f64;
     let began = Instant::now();
     let mut done = 0;
     for at in order(total).take(rows.unwrap_or(total).max(1)) {
@@ -89,6 +92,7 @@ pub(super) fn measure(
             .take(|| client::decrypt(bundle, &key, &query.digest, &answer.reply))?;
         let clear = program.clear(row).map_err(failed)?;
         agreed += usize::from(encrypted.class == clear.class);
+        agreed_trained += usize::from(encrypted.class == Some(subject.clear[at]));
         right += usize::from(encrypted.class == Some(subject.labels[at]));
         right_clear += usize::from(subject.clear[at] == subject.labels[at]);
         let errors = encrypted.scores.iter().zip(&clear.scores);
@@ -114,6 +118,7 @@ pub(super) fn measure(
         decrypt_ms: times.decrypt.median_ms(),
         rows: done,
         agreement: share(agreed),
+        agreement_trained: share(agreed_trained),
         max_error,
         announced_error: explanation.units.iter().copied().fold(0.0, f64::max) / 2.0,
         accuracy_clear: share(right_clear),

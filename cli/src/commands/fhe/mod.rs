@@ -18,6 +18,7 @@ use std::{num::NonZero, path::Path};
 use asterism_fhe::{FheError, compile, params::PlanKind};
 use rayon::ThreadPool;
 
+pub(super) use self::rows::parse as parse_csv;
 use crate::{
     args::{CompileOptions, FheCommand, Global, PlanName},
     connect::services,

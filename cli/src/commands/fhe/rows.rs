@@ -22,7 +22,7 @@ pub(super) fn table(file: &Path) -> Result<Table, CliError> {
 }
 
 /// Reads CSV.
-pub(super) fn parse(bytes: &[u8]) -> Result<Table, String> {
+pub(in crate::commands) fn parse(bytes: &[u8]) -> Result<Table, String> {
     let mut builder = TableBuilder::new(MAX_TABLE_BYTES);
     let mut reader = CsvReader::new(CsvLimits::default());
     reader
