@@ -1,9 +1,13 @@
 //! The command line.
 
+mod fhe;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
 #[derive(Parser, Debug)]
@@ -52,6 +56,9 @@ pub enum Command {
     Models(ModelsCommand),
     /// Predicts rows of a CSV file, or every row of a dataset.
     Predict(PredictArgs),
+    /// Predicts on encrypted rows.
+    #[command(subcommand)]
+    Fhe(FheCommand),
     /// Reads and verifies the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -19,7 +19,7 @@ pub use error::CliError;
 
 use crate::{
     args::{Cli, Command},
-    commands::{audit, bench, datasets, demo, keys, models, predict, token, up},
+    commands::{audit, bench, datasets, demo, fhe, keys, models, predict, token, up},
     connect::{data_dir, services},
     output::Output,
 };
@@ -57,6 +57,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Datasets(command) => datasets::run(command, &services(global)?, output).await,
         Command::Models(command) => models::run(command, &services(global)?, output).await,
         Command::Predict(args) => predict::run(args, &services(global)?, output).await,
+        Command::Fhe(command) => fhe::run(command, global, output).await,
         Command::Audit(command) => audit::run(command, &services(global)?, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Bench(command) => bench::run(command, output).await,

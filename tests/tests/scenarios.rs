@@ -14,6 +14,8 @@ mod crash;
 mod encrypted;
 #[path = "scenarios/encrypted_refusals.rs"]
 mod encrypted_refusals;
+#[path = "scenarios/fhe_command_line.rs"]
+mod fhe_command_line;
 #[path = "scenarios/flow.rs"]
 mod flow;
 #[path = "scenarios/full_disk.rs"]

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod bench;
 pub mod datasets;
 pub mod demo;
+pub mod fhe;
 pub mod keys;
 pub mod models;
 pub mod predict;

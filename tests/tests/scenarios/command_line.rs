@@ -29,6 +29,9 @@ fn the_demo_ends_with_one_object_that_says_what_came_out() {
     assert_eq!(last["log_verified"], true, "{last}");
     assert!(last["accuracy"].as_f64().unwrap() >= 0.95, "{last}");
     assert!(last["roc_auc"].as_f64().unwrap() >= 0.98, "{last}");
+    assert_eq!(last["fhe_rows"], 171, "{last}");
+    assert!(last["fhe_agreement"].as_f64().unwrap() >= 0.98, "{last}");
+    assert!(last["fhe_ms_per_row"].as_f64().unwrap() > 0.0, "{last}");
     assert!(last["audit_events"].as_u64().unwrap() >= 20, "{last}");
     for step in last["steps"].as_array().unwrap() {
         assert!(

@@ -1,6 +1,6 @@
 //! Encrypted prediction: what is wrong is refused with its name, and what is forged is not believed.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use asterism_chassis::identity::Role;
 use asterism_client::{
@@ -19,6 +19,7 @@ use asterism_client::{
     receipt::ENCRYPTED_REPLY_DOMAIN,
 };
 use asterism_crypto::Digest;
+use asterism_store::{Batch, Records as _, SledOptions, SledRecords};
 use futures::StreamExt as _;
 use tonic::Code;
 
@@ -266,6 +267,84 @@ async fn evaluation_keys_serve_their_owner_only_and_only_as_they_were_registered
         reason(as_admin.kms.evaluation_key_record(&sha256).await),
         "EVALUATION_KEY_NOT_FOUND"
     );
+    world.constellation.shutdown().await;
+}
+
+/// Changes the records of inference under a one-byte prefix, as JSON.
+fn edit_records(data: &Path, prefix: u8, edit: &dyn Fn(&mut Vec<u8>, &mut serde_json::Value)) {
+    let records = SledRecords::open(&data.join("inference").join("records"), SledOptions::default()).unwrap();
+    let mut batch = Batch::new();
+    for (mut key, value) in records.scan(&[prefix], &[prefix], 1000).unwrap() {
+        let mut value: serde_json::Value = serde_json::from_slice(&value).unwrap();
+        edit(&mut key, &mut value);
+        batch = batch.put(key, serde_json::to_vec(&value).unwrap());
+    }
+    records.commit(batch).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_changed_behind_the_services_back_are_not_believed() {
+    let world = World::start().await;
+    let alice = world.as_principal("user/alice", &[Role::DataOwner, Role::Analyst]);
+    let bob = world.as_principal("user/bob", &[Role::DataOwner, Role::Analyst]);
+    let dataset = upload(&alice, BREAST_CANCER).await.unwrap().name;
+    let deep = trees(&alice, &dataset, 7, &DEEP).await;
+    alice
+        .encrypted
+        .compile(&deep, Plan::Unspecified, false)
+        .await
+        .unwrap();
+    let bundle = alice.encrypted.bundle(&deep).await.unwrap();
+    let bobs = KeptKey::register(&bob.encrypted, ParamsId::Paths, |_, _| {})
+        .await
+        .unwrap();
+    let query = query(&bundle, &bobs.secret);
+
+    // Bob's key, passed off as alice's: record, file and all.
+    let world = world
+        .restart_after(|data| {
+            let owner = |name: &str| Digest::of(name.as_bytes());
+            edit_records(data, b'e', &|key, record| {
+                key[1..33].copy_from_slice(owner("user/alice").as_bytes());
+                record["owner"] = "user/alice".into();
+            });
+            let file = files_of(&data.join("inference"), &bobs.evaluation_key).remove(0);
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            let half = |name| owner(name).to_string()[..32].to_owned();
+            let renamed = name.replace(&half("user/bob"), &half("user/alice"));
+            assert_ne!(renamed, name);
+            fs::copy(&file, file.with_file_name(renamed)).unwrap();
+        })
+        .await;
+    let alice = world.as_principal("user/alice", &[Role::DataOwner, Role::Analyst]);
+    assert_eq!(alice.encrypted.evaluation_keys(10, "").await.unwrap().0.len(), 1);
+    let answer = alice
+        .encrypted
+        .predict(&deep, &bobs.evaluation_key, query.clone())
+        .await;
+    assert_eq!(reason(answer), "EVALUATION_KEY_REFUSED");
+
+    // A compilation that this version does not come to.
+    let world = world
+        .restart_after(|data| {
+            edit_records(data, b'c', &|_, record| {
+                record["compiled_sha256"] = Digest::of(b"another version").to_string().into();
+            });
+        })
+        .await;
+    let alice = world.as_principal("user/alice", &[Role::DataOwner, Role::Analyst]);
+    let refused = alice.encrypted.bundle(&deep).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.reason()),
+        (Code::FailedPrecondition, Some("COMPILATION_CHANGED"))
+    );
+    assert!(refused.to_string().contains("compile it again"), "{refused}");
+    alice
+        .encrypted
+        .compile(&deep, Plan::Unspecified, false)
+        .await
+        .unwrap();
+    assert_eq!(alice.encrypted.bundle(&deep).await.unwrap(), bundle);
     world.constellation.shutdown().await;
 }
 

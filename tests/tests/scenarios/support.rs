@@ -37,7 +37,13 @@ impl World {
 
     /// Stops the services and starts them again over the same data.
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// As [`World::restart`], with something done to the data in between.
+    pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         self.constellation.shutdown().await;
+        change(self.dir.path());
         let constellation = Constellation::start(self.dir.path(), &Options::default())
             .await
             .unwrap();
