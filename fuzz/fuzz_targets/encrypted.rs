@@ -37,6 +37,7 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     };
     let leaf = |value| Node::Leaf(vec![value]);
     let trees = Body::Ensemble(Ensemble {
+        codes: vec![0, 1],
         edges: vec![vec![1.0], vec![2.0]],
         single_precision: false,
         missing: vec![Missing::Left; 2],

@@ -8,10 +8,10 @@ use asterism_fhe::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(imported) = import(bytes) {
-        let row = vec![0.5; imported.model.features.len()];
-        if imported.model.scores(&row).is_ok() && imported.model.features.len() < 16 {
-            let _ = compile(&imported.model, Options::default());
+    if let Ok(model) = import(bytes) {
+        let row = vec![0.5; model.features.len()];
+        if model.scores(&row).is_ok() && model.features.len() < 16 {
+            let _ = compile(&model, Options::default());
         }
     }
 });

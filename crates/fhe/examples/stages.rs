@@ -93,6 +93,7 @@ fn ensemble(trees: usize, depth: usize, bins: usize, features: usize, rng: &mut 
     Body::Ensemble(Ensemble {
         trees: trees.collect(),
         edges: vec![(1..bins).map(|edge| edge as f64).collect(); features],
+        codes: (0..features).collect(),
         single_precision: false,
         missing: vec![Missing::Left; features],
         base: vec![0.0],

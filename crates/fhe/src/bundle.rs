@@ -41,8 +41,8 @@ pub struct Bundle {
 pub struct Feature {
     /// Its column.
     pub name: String,
-    /// How its values become integers.
-    pub coding: FeatureCoding,
+    /// How its values become integers: one way, or two that differ in where missing values go.
+    pub codings: Vec<FeatureCoding>,
 }
 
 /// How a feature's values become integers.
@@ -109,7 +109,7 @@ impl ScoreCoding {
 /// A row in integers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuantisedRow {
-    /// In the order of the features.
+    /// In the order of the features and their codings.
     pub values: Vec<i32>,
     /// Features whose value lay outside of the known range and was clamped.
     pub clamped: Vec<usize>,
@@ -216,6 +216,11 @@ impl Bundle {
         &self.features
     }
 
+    /// All codings, feature by feature: a query holds a code for each.
+    pub(crate) fn codings(&self) -> impl Iterator<Item = &FeatureCoding> {
+        self.features.iter().flat_map(|feature| &feature.codings)
+    }
+
     /// Its classes, in order; empty for regression.
     pub fn classes(&self) -> &[String] {
         &self.classes
@@ -250,9 +255,13 @@ impl Bundle {
             if value.is_infinite() {
                 return Err(FheError::NotFinite { index });
             }
-            let (code, clamped) = feature.coding.code(index, *value)?;
-            quantised.values.push(code);
-            if clamped {
+            let mut beyond = false;
+            for coding in &feature.codings {
+                let (code, clamped) = coding.code(index, *value)?;
+                quantised.values.push(code);
+                beyond |= clamped;
+            }
+            if beyond {
                 quantised.clamped.push(index);
             }
         }
@@ -339,7 +348,10 @@ impl Bundle {
         let good = bundle.format == FORMAT
             && (1..=MAX_FEATURES).contains(&bundle.features.len())
             && (1..=MAX_OUTPUTS).contains(&bundle.scores.len())
-            && bundle.features.iter().all(|feature| coded(&feature.coding))
+            && bundle
+                .features
+                .iter()
+                .all(|feature| (1..=2).contains(&feature.codings.len()) && feature.codings.iter().all(coded))
             && bundle.scores.iter().all(scored)
             && classes;
         if good {

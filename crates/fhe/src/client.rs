@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     FheError,
-    bundle::{Bundle, Prediction, QuantisedRow},
+    bundle::{Bundle, FeatureCoding, Prediction, QuantisedRow},
     keys::{Encryptor, SecretKey, lwe_phase},
     params::{Params, PlanKind},
     ring::{automorphism, rotate},
@@ -35,11 +35,7 @@ pub fn encrypt(bundle: &Bundle, key: &SecretKey, row: &[f64]) -> Result<Query, F
     let QuantisedRow { values, clamped } = bundle.quantise(row)?;
     let values = Zeroizing::new(values);
     let params = key.params();
-    let bins: Vec<usize> = bundle
-        .features
-        .iter()
-        .map(|feature| feature.coding.bins())
-        .collect();
+    let bins: Vec<usize> = bundle.codings().map(FeatureCoding::bins).collect();
     let length = wire::query_len(params, bins.iter().copied());
     let start = wire::query_start(params.id, &bundle.model, length);
     let mut encryptor = Encryptor::new(key, start)?;
@@ -53,10 +49,10 @@ pub fn encrypt(bundle: &Bundle, key: &SecretKey, row: &[f64]) -> Result<Query, F
             pairs_query(&mut encryptor, key, &values, delta);
         }
         PlanKind::Paths | PlanKind::Neurons => {
-            let codes = values.iter().zip(&bundle.features);
+            let codes = values.iter().zip(bundle.codings());
             let codes: Zeroizing<Vec<u64>> = Zeroizing::new(
                 codes
-                    .map(|(value, feature)| (value - feature.coding.least()) as u64)
+                    .map(|(value, coding)| (value - coding.least()) as u64)
                     .collect(),
             );
             packed_query(&mut encryptor, params, &codes, &bins);

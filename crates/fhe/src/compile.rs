@@ -131,13 +131,6 @@ fn finish(draft: Draft, candidates: Vec<Candidate>, model: &Model, options: Opti
         mut program,
         ..
     } = draft;
-    let bins = |bundle: &Bundle| {
-        bundle
-            .features
-            .iter()
-            .map(|feature| feature.coding.bins())
-            .collect::<Vec<_>>()
-    };
     let edges_are_thresholds = matches!(&model.body, Body::Ensemble(ensemble)
         if options.used_edges_only || every_edge_is_used(ensemble));
     program.bundle = Bundle::new(
@@ -156,8 +149,8 @@ fn finish(draft: Draft, candidates: Vec<Candidate>, model: &Model, options: Opti
         plan: params.kind.name().into(),
         params: params.id.name().into(),
         candidates,
-        query_bytes: wire::query_len(params, bins(&program.bundle).into_iter()),
-        reply_bytes: wire::reply_len(params, program.bundle.scores.len()),
+        query_bytes: program.query_bytes(),
+        reply_bytes: program.reply_bytes(),
         key_bytes: wire::evaluation_key_len(params.id),
         products,
         noise_log2: variance.sqrt().log2(),

@@ -32,6 +32,7 @@
 //!     classes: vec!["well".into(), "ill".into()],
 //!     link: Link::Logistic,
 //!     body: Body::Ensemble(Ensemble {
+//!         codes: vec![0, 1],
 //!         edges: vec![vec![50.0], vec![140.0]],
 //!         single_precision: false,
 //!         missing: vec![Missing::Left, Missing::Left],

@@ -80,14 +80,17 @@ pub struct Network {
     pub missing: Vec<f64>,
 }
 
-/// Decision trees over binned features.
+/// Decision trees over codes of features: bins, and where missing values go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ensemble {
-    /// Ascending bin edges, by feature. A value's bin is the count of edges that are not above it.
+    /// The feature of each code, ascending. Most features have one code; one whose missing values go left at some splits and
+    /// right at others has two.
+    pub codes: Vec<usize>,
+    /// Ascending bin edges, by code. A value's bin is the count of edges that are not above it.
     pub edges: Vec<Vec<f64>>,
     /// Values are rounded to single precision before they are compared, as XGBoost does.
     pub single_precision: bool,
-    /// The bin of a missing value, by feature.
+    /// The bin of a missing value, by code.
     pub missing: Vec<Missing>,
     /// Score before the first tree, by output.
     pub base: Vec<f64>,
@@ -123,9 +126,9 @@ pub struct Tree {
 pub enum Node {
     /// Goes right when the value is at or above the edge.
     Split {
-        /// Index of the feature.
+        /// Index of the code.
         feature: usize,
-        /// Index of the edge among the feature's.
+        /// Index of the edge among the code's.
         edge: usize,
         /// Index of the node below the edge.
         left: usize,
@@ -313,14 +316,14 @@ pub(crate) fn bin(
 
 impl Ensemble {
     fn scores(&self, row: &[f64]) -> Result<Vec<f64>, FheError> {
-        let mut bins = Vec::with_capacity(row.len());
-        for (index, value) in row.iter().enumerate() {
+        let mut bins = Vec::with_capacity(self.codes.len());
+        for (code, feature) in self.codes.iter().enumerate() {
             bins.push(bin(
-                &self.edges[index],
+                &self.edges[code],
                 self.single_precision,
-                self.missing[index],
-                index,
-                *value,
+                self.missing[code],
+                *feature,
+                row[*feature],
             )?);
         }
         let mut scores = self.base.clone();
@@ -334,8 +337,13 @@ impl Ensemble {
 
     fn check(&self, features: usize, outputs: usize) -> Result<(), FheError> {
         let bad = |what: &str| Err(FheError::BadModel(what.into()));
-        if self.edges.len() != features || self.missing.len() != features || self.base.len() != outputs {
-            return bad("its edges do not fit its features");
+        let codes = self.codes.len();
+        let coded = codes <= 2 * MAX_FEATURES
+            && self.codes.is_sorted()
+            && (0..features).all(|feature| self.codes.binary_search(&feature).is_ok())
+            && self.codes.last().is_some_and(|last| *last < features);
+        if !coded || self.edges.len() != codes || self.missing.len() != codes || self.base.len() != outputs {
+            return bad("its codes and edges do not fit its features");
         }
         let edges_fit = self
             .edges

@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use crate::{
     FheError,
-    bundle::{Bundle, Prediction, QuantisedRow},
+    bundle::{Bundle, FeatureCoding, Prediction, QuantisedRow},
     compile::Explanation,
     params::Params,
     quantised::Quantised,
@@ -192,7 +192,7 @@ impl Program {
     }
 
     fn bins(&self) -> impl Iterator<Item = usize> {
-        self.bundle.features.iter().map(|feature| feature.coding.bins())
+        self.bundle.codings().map(FeatureCoding::bins)
     }
 
     /// Checks what a query says of itself before any work is done for it.

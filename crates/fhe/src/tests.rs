@@ -89,6 +89,7 @@ fn ensemble(shape: Shape, seed: u64) -> Model {
             Link::Softmax
         },
         body: Body::Ensemble(Ensemble {
+            codes: (0..shape.features).collect(),
             missing: vec![Missing::Left; shape.features],
             single_precision: false,
             base: (0..shape.outputs).map(|_| rng.random_range(-1.0..1.0)).collect(),

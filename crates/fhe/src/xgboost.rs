@@ -2,8 +2,8 @@
 //!
 //! What is read: `gbtree` boosters of numeric splits with the objectives `binary:logistic`, `multi:softprob`, `multi:softmax`,
 //! `reg:squarederror` and `reg:logistic`'s relatives that are named in the error otherwise. Bin edges are the model's own split
-//! conditions, so that every split decision is exact, in single precision as XGBoost makes it; clients learn these values from
-//! their bundle. Format: the `model.schema` of XGBoost's documentation, "Introduction to Model IO".
+//! conditions, so that every split decision is exact, in single precision and for missing values as XGBoost makes it; clients
+//! learn these values from their bundle. Format: the `model.schema` of XGBoost's documentation, "Introduction to Model IO".
 
 use serde::Deserialize;
 
@@ -14,15 +14,6 @@ use crate::{
 
 /// Largest file.
 const MAX_BYTES: usize = 256 << 20;
-
-/// A model that was imported, and what is different about it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Imported {
-    /// The model; features and classes have names of their own where the file has none.
-    pub model: Model,
-    /// What people should know: what could not be taken over exactly.
-    pub remarks: Vec<String>,
-}
 
 #[derive(Deserialize)]
 struct File {
@@ -96,12 +87,12 @@ fn bad(what: impl Into<String>) -> FheError {
     FheError::BadModel(what.into())
 }
 
-/// Reads a model.
+/// Reads a model. Features and classes have names of their own where the file has none.
 ///
 /// # Errors
 /// [`FheError::NotA`] for something else than such a file; [`FheError::BadModel`] for what is not served: other boosters or
 /// objectives, categorical splits, trees that contradict themselves.
-pub fn import(bytes: &[u8]) -> Result<Imported, FheError> {
+pub fn import(bytes: &[u8]) -> Result<Model, FheError> {
     if bytes.len() > MAX_BYTES {
         return Err(bad("the file is larger than 256 MiB"));
     }
@@ -136,28 +127,20 @@ pub fn import(bytes: &[u8]) -> Result<Imported, FheError> {
         }
     };
     let base = base_scores(&learner.learner_model_param.base_score, link, outputs)?;
-    let mut ensemble = Ensemble {
-        edges: edges(&forest, features)?,
-        single_precision: true,
-        missing: vec![Missing::Left; features],
-        base,
-        trees: vec![],
-    };
     if forest.tree_info.len() != forest.trees.len() {
         return Err(bad("its trees and their classes do not fit each other"));
     }
-    for (tree, output) in forest.trees.iter().zip(&forest.tree_info) {
-        ensemble.trees.push(convert(tree, *output, &ensemble.edges)?);
-    }
-    let mut remarks = vec![];
-    for feature in 0..features {
-        ensemble.missing[feature] = missing(&forest, feature);
-        if ensemble.missing[feature] == Missing::Refused {
-            remarks.push(format!(
-                "missing values of feature {feature} go left at some splits and right at others: rows without it are refused"
-            ));
-        }
-    }
+    let codes = Codes::of(&forest, features)?;
+    let trees = forest.trees.iter().zip(&forest.tree_info);
+    let trees = trees.map(|(tree, output)| convert(tree, *output, &codes));
+    let ensemble = Ensemble {
+        trees: trees.collect::<Result<_, _>>()?,
+        codes: codes.features,
+        edges: codes.edges,
+        single_precision: true,
+        missing: codes.missing,
+        base,
+    };
     let feature_names = if learner.feature_names.len() == features {
         learner.feature_names
     } else {
@@ -170,7 +153,7 @@ pub fn import(bytes: &[u8]) -> Result<Imported, FheError> {
         body: Body::Ensemble(ensemble),
     };
     model.check()?;
-    Ok(Imported { model, remarks })
+    Ok(model)
 }
 
 /// `base_score` is a probability for logistic models, and a list from version 3.1 on.
@@ -198,37 +181,71 @@ fn base_scores(text: &str, link: Link, outputs: usize) -> Result<Vec<f64>, FheEr
         .collect()
 }
 
-/// The split conditions of each feature, ascending.
-fn edges(forest: &Forest, features: usize) -> Result<Vec<Vec<f64>>, FheError> {
-    let mut edges = vec![vec![]; features];
-    for tree in &forest.trees {
-        let count = tree.left_children.len();
-        let fits = count > 0
-            && count <= crate::model::MAX_NODES
-            && [tree.right_children.len(), tree.split_indices.len()] == [count; 2]
-            && [tree.split_conditions.len(), tree.default_left.len()] == [count; 2];
-        if !fits {
-            return Err(bad("the lists of a tree differ in length"));
-        }
-        if !tree.categories.is_empty() || tree.split_type.iter().any(|kind| *kind != 0) {
-            return Err(bad("it splits on categories, and numeric splits are served"));
-        }
-        for at in (0..count).filter(|at| tree.left_children[*at] >= 0) {
-            let condition = tree.split_conditions[at];
-            if !condition.is_finite() {
-                return Err(bad("a split condition is not finite"));
+/// How the features are coded: a feature has a code for each side to which its missing values go at some split.
+struct Codes {
+    /// By code.
+    features: Vec<usize>,
+    /// The split conditions, ascending.
+    edges: Vec<Vec<f64>>,
+    missing: Vec<Missing>,
+    /// By feature: the code whose missing values go left, and the one whose go right.
+    of: Vec<[Option<usize>; 2]>,
+}
+
+/// Which of a feature's codes.
+fn side(default_left: Flag) -> usize {
+    usize::from(!default_left.is_set())
+}
+
+impl Codes {
+    fn of(forest: &Forest, features: usize) -> Result<Self, FheError> {
+        let mut conditions: Vec<[Vec<f64>; 2]> = vec![Default::default(); features];
+        for tree in &forest.trees {
+            let count = tree.left_children.len();
+            let fits = count > 0
+                && count <= crate::model::MAX_NODES
+                && [tree.right_children.len(), tree.split_indices.len()] == [count; 2]
+                && [tree.split_conditions.len(), tree.default_left.len()] == [count; 2];
+            if !fits {
+                return Err(bad("the lists of a tree differ in length"));
             }
-            let of_feature: &mut Vec<f64> = edges
-                .get_mut(tree.split_indices[at])
-                .ok_or_else(|| bad("a split names an unknown feature"))?;
-            of_feature.push(single(condition));
+            if !tree.categories.is_empty() || tree.split_type.iter().any(|kind| *kind != 0) {
+                return Err(bad("it splits on categories, and numeric splits are served"));
+            }
+            for at in (0..count).filter(|at| tree.left_children[*at] >= 0) {
+                let condition = tree.split_conditions[at];
+                if !condition.is_finite() {
+                    return Err(bad("a split condition is not finite"));
+                }
+                let of_feature = conditions
+                    .get_mut(tree.split_indices[at])
+                    .ok_or_else(|| bad("a split names an unknown feature"))?;
+                of_feature[side(tree.default_left[at])].push(single(condition));
+            }
         }
+        let mut codes = Self {
+            features: vec![],
+            edges: vec![],
+            missing: vec![],
+            of: vec![[None; 2]; features],
+        };
+        for (feature, sides) in conditions.into_iter().enumerate() {
+            let unused = sides.iter().all(Vec::is_empty);
+            for (side, mut edges) in sides.into_iter().enumerate() {
+                // A feature that no split looks at has a code all the same.
+                if edges.is_empty() && !(unused && side == 0) {
+                    continue;
+                }
+                edges.sort_by(f64::total_cmp);
+                edges.dedup();
+                codes.of[feature][side] = Some(codes.features.len());
+                codes.features.push(feature);
+                codes.edges.push(edges);
+                codes.missing.push([Missing::Left, Missing::Right][side]);
+            }
+        }
+        Ok(codes)
     }
-    for of_feature in &mut edges {
-        of_feature.sort_by(f64::total_cmp);
-        of_feature.dedup();
-    }
-    Ok(edges)
 }
 
 /// The value that XGBoost compares with. Adding zero makes one zero of both.
@@ -237,7 +254,7 @@ fn single(condition: f64) -> f64 {
 }
 
 /// Nodes in the order of a walk from the root: children after their parents, and none that cannot be reached.
-fn convert(tree: &XgbTree, output: usize, edges: &[Vec<f64>]) -> Result<Tree, FheError> {
+fn convert(tree: &XgbTree, output: usize, codes: &Codes) -> Result<Tree, FheError> {
     let mut nodes = vec![];
     // (index in the file, place here)
     let mut open = vec![(0usize, 0usize)];
@@ -258,14 +275,15 @@ fn convert(tree: &XgbTree, output: usize, edges: &[Vec<f64>]) -> Result<Tree, Fh
                 .ok_or_else(|| bad("a tree names an unknown child"))
         };
         let (left, right) = (child(left)?, child(right)?);
-        let feature = tree.split_indices[from];
+        let code = codes.of[tree.split_indices[from]][side(tree.default_left[from])]
+            .ok_or_else(|| bad("a tree reaches a split that is none"))?;
         let condition = single(tree.split_conditions[from]);
-        let edge = edges[feature].partition_point(|edge| *edge < condition);
+        let edge = codes.edges[code].partition_point(|edge| *edge < condition);
         let place = nodes.len();
         nodes.push(Node::Leaf(vec![]));
         nodes.push(Node::Leaf(vec![]));
         nodes[to] = Node::Split {
-            feature,
+            feature: code,
             edge,
             left: place,
             right: place + 1,
@@ -274,25 +292,6 @@ fn convert(tree: &XgbTree, output: usize, edges: &[Vec<f64>]) -> Result<Tree, Fh
         open.push((right, place + 1));
     }
     Ok(Tree { output, nodes })
-}
-
-/// Where missing values of a feature go, when they go to the same side at every split.
-fn missing(forest: &Forest, feature: usize) -> Missing {
-    let splits = forest.trees.iter().flat_map(|tree| {
-        (0..tree.left_children.len())
-            .filter(move |at| tree.left_children[*at] >= 0 && tree.split_indices[*at] == feature)
-            .map(|at| tree.default_left[at].is_set())
-    });
-    let (mut left, mut right) = (false, false);
-    for goes_left in splits {
-        left |= goes_left;
-        right |= !goes_left;
-    }
-    match (left, right) {
-        (true, true) => Missing::Refused,
-        (false, true) => Missing::Right,
-        _ => Missing::Left,
-    }
 }
 
 #[cfg(test)]
@@ -318,7 +317,7 @@ mod tests {
     #[test]
     fn binary_models_are_read_with_their_splits_in_single_precision() {
         let text = file("binary:logistic", 0, "2.5E-1", "[0,0]", &[STUMP, DEEP]);
-        let Imported { model, remarks } = import(text.as_bytes()).unwrap();
+        let model = import(text.as_bytes()).unwrap();
         assert_eq!(
             (model.features.as_slice(), model.classes.len()),
             (&["age".to_owned(), "mass".into()][..], 2)
@@ -330,19 +329,16 @@ mod tests {
         assert_eq!(score([49.0, 0.099]), -0.5 - 3.5);
         assert_eq!(score([50.0, 0.0]), -0.5 + 1.5);
         assert_eq!(score([0.0, 1.0]), 0.75 + 2.5);
-        // Feature 0 has one way for missing values; feature 1 has two.
+        // Missing values of feature 0 go right at its only split; those of feature 1 left in one tree, right in the other.
         assert_eq!(score([f64::NAN, 1.0]), 0.75 + 1.5);
-        assert!(model.scores(&[1.0, f64::NAN]).is_err());
-        assert!(
-            remarks.len() == 1 && remarks[0].contains("feature 1"),
-            "{remarks:?}"
-        );
+        assert_eq!(score([60.0, f64::NAN]), -0.5 + 1.5);
+        assert_eq!(score([0.0, f64::NAN]), -0.5 + 2.5);
     }
 
     #[test]
     fn several_classes_take_their_trees_in_turn() {
         let text = file("multi:softprob", 3, "[5E-1,2.5E-1,0E0]", "[0,2]", &[STUMP, DEEP]);
-        let model = import(text.as_bytes()).unwrap().model;
+        let model = import(text.as_bytes()).unwrap();
         assert_eq!(model.link, Link::Softmax);
         assert_eq!(model.scores(&[60.0, 0.0]).unwrap(), [0.0, 0.25, 1.5]);
     }

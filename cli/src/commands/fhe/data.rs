@@ -61,9 +61,7 @@ pub(super) fn train_on_files(
 
 /// A model that XGBoost saved; the rows of a CSV file are to predict.
 pub(super) fn import(file: &Path, test: &Path, label: &str) -> Result<Subject, CliError> {
-    let model = xgboost::import(&read(file)?)
-        .map_err(|error| refused(file, &error))?
-        .model;
+    let model = xgboost::import(&read(file)?).map_err(|error| refused(file, &error))?;
     if model.classes.is_empty() {
         return Err(CliError::Usage(format!(
             "{}: the model tells no classes apart, and the bench counts right ones",

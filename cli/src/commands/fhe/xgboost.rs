@@ -21,11 +21,9 @@ use crate::{
     output::{self, Output},
 };
 
-/// The compiled model, and what could not be taken over exactly.
-fn program(file: &Path, options: CompileOptions) -> Result<(Program, Vec<String>), CliError> {
-    let imported = xgboost::import(&read(file)?).map_err(|error| refused(file, &error))?;
-    let program = compile(&imported.model, options.into()).map_err(|error| refused(file, &error))?;
-    Ok((program, imported.remarks))
+fn program(file: &Path, options: CompileOptions) -> Result<Program, CliError> {
+    let model = xgboost::import(&read(file)?).map_err(|error| refused(file, &error))?;
+    compile(&model, options.into()).map_err(|error| refused(file, &error))
 }
 
 /// `asterism fhe import-xgboost`
@@ -35,30 +33,23 @@ pub(super) fn import(
     bundle: Option<PathBuf>,
     output: Output,
 ) -> Result<(), CliError> {
-    let (program, remarks) = program(file, options)?;
+    let program = program(file, options)?;
     let bundle = bundle.unwrap_or_else(|| file.with_extension("bundle.json"));
     let bytes = program.bundle().to_bytes();
     write(&bundle, &bytes)?;
-    let mut more = vec![(
+    let more = [(
         "bundle",
         format!("{}: {}", bundle.display(), output::bytes(bytes.len() as u64)),
     )];
-    more.extend(remarks.iter().map(|remark| ("remark", remark.clone())));
-    let value = json!({ "bundle": bundle.display().to_string(), "remarks": remarks });
+    let value = json!({ "bundle": bundle.display().to_string() });
     report::explanation(program.explanation(), &more, value, output);
     Ok(())
 }
 
 /// `asterism fhe explain`
 pub(super) fn explain(file: &Path, options: CompileOptions, output: Output) -> Result<(), CliError> {
-    let (program, remarks) = program(file, options)?;
-    let more: Vec<_> = remarks.iter().map(|remark| ("remark", remark.clone())).collect();
-    report::explanation(
-        program.explanation(),
-        &more,
-        json!({ "remarks": remarks }),
-        output,
-    );
+    let program = program(file, options)?;
+    report::explanation(program.explanation(), &[], json!({}), output);
     Ok(())
 }
 
@@ -71,7 +62,7 @@ pub(super) fn evaluate(
     out: &Path,
     output: Output,
 ) -> Result<(), CliError> {
-    let (program, _) = program(model, options)?;
+    let program = program(model, options)?;
     let key = evaluation_key
         .map(|file| EvaluationKey::from_bytes(&read(file)?).map_err(|error| refused(file, &error)))
         .transpose()?;
@@ -104,7 +95,7 @@ pub(super) fn predict(
     kept: Option<&Path>,
     output: Output,
 ) -> Result<(), CliError> {
-    let (program, _) = program(model, options)?;
+    let program = program(model, options)?;
     let bundle = program.bundle();
     let matrix = rows::of_features(file, bundle)?;
     let pool = pool(threads)?;

@@ -64,14 +64,24 @@ fn levels(params: &Params, variance: f64, enough: u32) -> Result<u32, FheError> 
 }
 
 fn bundle(model: &Model, params: &Params, codings: Vec<FeatureCoding>, scores: Vec<ScoreCoding>) -> Bundle {
-    let features = model.features.iter().zip(codings);
-    let features = features.map(|(name, coding)| Feature {
-        name: name.clone(),
-        coding,
-    });
+    let mut features: Vec<Feature> = model
+        .features
+        .iter()
+        .map(|name| Feature {
+            name: name.clone(),
+            codings: vec![],
+        })
+        .collect();
+    for (code, coding) in codings.into_iter().enumerate() {
+        let feature = match &model.body {
+            Body::Ensemble(ensemble) => ensemble.codes[code],
+            Body::Linear(_) | Body::Network(_) => code,
+        };
+        features[feature].codings.push(coding);
+    }
     Bundle::new(
         params.id,
-        features.collect(),
+        features,
         model.classes.clone(),
         model.link,
         scores,
@@ -185,9 +195,9 @@ fn pairs(model: &Model, ensemble: &Ensemble) -> Result<Draft, FheError> {
     let products: usize = tables.iter().map(crate::server::Tables::products).sum();
     let table_count: usize = tables.iter().map(|tables| tables.pairs.len()).sum();
     let bundle = bundle(model, params, bins_coding(ensemble), scores);
-    let program = PairsProgram::new(params, model.features.len(), &tables, bundle.scores[0].delta());
+    let program = PairsProgram::new(params, ensemble.codes.len(), &tables, bundle.scores[0].delta());
     let (k, half) = (params.shape.k as f64, params.shape.half() as f64);
-    let ingest = model.features.len() as f64 * (k + 1.0) * (k + 2.0) * transform_us(params);
+    let ingest = ensemble.codes.len() as f64 * (k + 1.0) * (k + 2.0) * transform_us(params);
     let tables_us = table_count as f64 * (k + 1.0) * half * POINT_US;
     Ok(Draft {
         params,

@@ -120,6 +120,7 @@ fn linear(model: &model::Model, layer: Layer) -> Linear {
 fn ensemble(model: &model::Model, edges: &[Vec<f64>], base: Vec<f64>, trees: Vec<Tree>) -> Ensemble {
     Ensemble {
         edges: edges.to_vec(),
+        codes: (0..edges.len()).collect(),
         single_precision: false,
         missing: model
             .medians()

@@ -222,6 +222,7 @@ mod tests {
             classes: vec!["x".into(), "y".into()],
             link: Link::Logistic,
             body: Body::Ensemble(Ensemble {
+                codes: vec![0],
                 edges: vec![(0..bins - 1).map(|edge| edge as f64).collect()],
                 single_precision: false,
                 missing: vec![Missing::Left],

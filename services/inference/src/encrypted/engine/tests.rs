@@ -34,6 +34,7 @@ fn heavy() -> Model {
         classes: vec!["x".into(), "y".into()],
         link: Link::Logistic,
         body: Body::Ensemble(Ensemble {
+            codes: (0..8).collect(),
             edges: vec![(0..255).map(f64::from).collect(); 8],
             single_precision: false,
             missing: vec![Missing::Left; 8],
