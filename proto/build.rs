@@ -4,16 +4,18 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 5] = [
+const CONTRACTS: [&str; 6] = [
     "asterism/audit/v1/audit.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",
     "asterism/inference/v1/encrypted.proto",
+    "inference/open_inference.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=asterism");
+    println!("cargo:rerun-if-changed=inference");
     let descriptors = protox::compile(CONTRACTS, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // Served by gRPC reflection; `compile_fds` does not write it.

@@ -30,3 +30,8 @@ pub mod ingest {
 pub mod inference {
     tonic::include_proto!("asterism.inference.v1");
 }
+
+/// `inference`: the Open Inference Protocol, version 2
+pub mod open_inference {
+    tonic::include_proto!("inference");
+}

@@ -20,6 +20,8 @@ mod fhe_command_line;
 mod flow;
 #[path = "scenarios/full_disk.rs"]
 mod full_disk;
+#[path = "scenarios/open_inference.rs"]
+mod open_inference;
 #[path = "scenarios/processes.rs"]
 mod processes;
 #[path = "scenarios/tamper.rs"]

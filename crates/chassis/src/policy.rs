@@ -101,6 +101,12 @@ const POLICY: &[(&str, &[Role])] = &[
     ),
     ("asterism.kms.v1.KeyManagementService/RotateKey", &[Admin]),
     ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
+    ("inference.GRPCInferenceService/ModelInfer", USE_MODELS),
+    ("inference.GRPCInferenceService/ModelMetadata", USE_MODELS),
+    ("inference.GRPCInferenceService/ModelReady", USE_MODELS),
+    ("inference.GRPCInferenceService/ServerLive", USE_MODELS),
+    ("inference.GRPCInferenceService/ServerMetadata", USE_MODELS),
+    ("inference.GRPCInferenceService/ServerReady", USE_MODELS),
 ];
 
 /// The roles that may call `package.Service/Method`; `None` for a method that nobody may.

@@ -78,7 +78,16 @@ pub(crate) fn read_narrow(bytes: &[u8], width: u8, values: &mut [u64]) {
     let width = usize::from(width);
     let dropped = 64 - 8 * width as u32;
     debug_assert_eq!(bytes.len(), values.len() * width);
-    for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(width)) {
+    // A window of 8 bytes at each value: the shift pushes out what belongs to the next. Only the last values have no
+    // whole window.
+    let windowed = (bytes.len() + width).saturating_sub(8) / width;
+    let (head, tail) = values.split_at_mut(windowed.min(values.len()));
+    for (index, value) in head.iter_mut().enumerate() {
+        let at = index * width;
+        let window = bytes[at..].first_chunk().copied().unwrap_or_default();
+        *value = u64::from_le_bytes(window) << dropped;
+    }
+    for (value, bytes) in tail.iter_mut().zip(bytes[windowed * width..].chunks_exact(width)) {
         let mut whole = [0u8; 8];
         whole[..width].copy_from_slice(bytes);
         *value = u64::from_le_bytes(whole) << dropped;

@@ -19,9 +19,12 @@ use std::sync::Arc;
 
 use asterism_chassis::{Foundation, StartError, error::Classify as _, off_runtime, server::Running};
 use asterism_client::{Connection, Credentials};
-use asterism_proto::inference::{
-    encrypted_inference_service_server::EncryptedInferenceServiceServer,
-    inference_service_server::InferenceServiceServer,
+use asterism_proto::{
+    inference::{
+        encrypted_inference_service_server::EncryptedInferenceServiceServer,
+        inference_service_server::InferenceServiceServer,
+    },
+    open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
 };
 use asterism_store::FsBlobs;
 use tokio::net::TcpListener;
@@ -33,7 +36,7 @@ use crate::{
     encrypted::{EncryptedFlow, Engine, EvaluationKeys, KeyLimits, LoadedKeys, Programs},
     flow::Flow,
     models::Registry,
-    service::{Adapter, EncryptedAdapter},
+    service::{Adapter, EncryptedAdapter, OpenInferenceAdapter},
 };
 
 /// What a message has besides an encrypted query.
@@ -85,6 +88,10 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         max.saturating_sub(MESSAGE_OVERHEAD),
     ));
     let gate = &foundation.gate;
+    let open = OpenInferenceAdapter::new(gate.clone(), flow.clone(), encrypted.clone());
+    let open = GrpcInferenceServiceServer::new(open)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
     let service = InferenceServiceServer::new(Adapter::new(gate.clone(), flow, encrypted.clone()))
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
@@ -95,6 +102,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         .server(common)
         .add(service)
         .add(encrypted)
+        .add(open)
         .spawn(listener)?)
 }
 

@@ -1,6 +1,7 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
 mod encrypted;
+mod open_inference;
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -14,7 +15,7 @@ use asterism_proto::inference::{self as pb, inference_service_server::InferenceS
 use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use self::encrypted::EncryptedAdapter;
+pub(crate) use self::{encrypted::EncryptedAdapter, open_inference::OpenInferenceAdapter};
 use crate::{
     encrypted::EncryptedFlow,
     error::InferenceError,

@@ -1,6 +1,7 @@
 //! Between messages and the domain.
 
 pub(crate) mod encrypted;
+pub(crate) mod tensors;
 
 use asterism_crypto::{Context, Digest};
 use asterism_learn::{
