@@ -18,6 +18,8 @@ mod encrypted_refusals;
 mod flow;
 #[path = "scenarios/full_disk.rs"]
 mod full_disk;
+#[path = "scenarios/import.rs"]
+mod import;
 #[path = "scenarios/processes.rs"]
 mod processes;
 #[path = "scenarios/tamper.rs"]
