@@ -127,7 +127,7 @@ fn ask(files: &Files, key: &str, row: usize, evaluation_key: Option<&str>) -> Va
 fn a_model_of_xgboost_goes_from_file_to_decrypted_prediction() {
     for (model, plan, rows) in [("breast_cancer", "pairs", 3), ("wine", "paths", 2)] {
         let (files, margins) = Files::of(model);
-        let imported = lines(&["import-xgboost", &files.at("model.json")]).remove(0);
+        let imported = lines(&["import-xgboost", "--local", &files.at("model.json")]).remove(0);
         assert_eq!(imported["plan"], plan, "{imported}");
         let keys = lines(&[
             "keygen",
@@ -169,7 +169,7 @@ fn a_model_of_xgboost_goes_from_file_to_decrypted_prediction() {
 #[test]
 fn keys_that_others_may_read_and_foreign_files_are_refused() {
     let (files, _) = Files::of("breast_cancer");
-    lines(&["import-xgboost", &files.at("model.json")]);
+    lines(&["import-xgboost", "--local", &files.at("model.json")]);
     let (bundle, keys, csv) = (
         files.at("model.bundle.json"),
         files.at("keys"),
@@ -199,7 +199,7 @@ fn keys_that_others_may_read_and_foreign_files_are_refused() {
         let (model, query, reply) = (files.at("model.json"), files.at("query"), files.at("reply"));
         refusal(&["evaluate", &model, "--query", &query, "--out", &reply]);
     }
-    assert!(refusal(&["import-xgboost", &csv]).contains("XGBoost"));
+    assert!(refusal(&["import-xgboost", "--local", &csv]).contains("XGBoost"));
     assert!(refusal(&["bench", "--only", "no-such-model"]).contains("trees-100x2"));
 }
 
@@ -321,5 +321,22 @@ async fn a_model_of_the_service_is_asked_by_files_and_by_rows() {
     // And with keys that are made and forgotten.
     let forgotten = ask(&["predict", &model, "--file", &at("rows.csv")]);
     assert_eq!(forgotten, by_rows);
+
+    // A model of XGBoost's, here and there.
+    let (files, _) = Files::of("breast_cancer");
+    let imported = ask(&["import-xgboost", &files.at("model.json")]).remove(0);
+    let model = imported["model"].as_str().unwrap();
+    assert!(model.starts_with("models/"), "{imported}");
+    let csv = std::fs::read_to_string(files.at("rows.csv")).unwrap();
+    let csv: Vec<&str> = csv.lines().take(6).collect();
+    std::fs::write(files.at("rows.csv"), csv.join("\n")).unwrap();
+    let there = ask(&["predict", model, "--file", &files.at("rows.csv")]);
+    let here = lines(&[
+        "predict",
+        &files.at("model.json"),
+        "--file",
+        &files.at("rows.csv"),
+    ]);
+    assert_eq!((there.len(), &there), (5, &here));
     constellation.shutdown().await;
 }

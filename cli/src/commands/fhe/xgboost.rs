@@ -1,9 +1,6 @@
 //! Models that XGBoost saved, served in this process.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 use asterism_fhe::{
     client,
@@ -32,19 +29,20 @@ fn program(file: &Path, options: CompileOptions) -> Result<(Program, Vec<String>
 pub(super) fn import(
     file: &Path,
     options: CompileOptions,
-    bundle: Option<PathBuf>,
+    bundle: &Path,
     output: Output,
 ) -> Result<(), CliError> {
     let (program, remarks) = program(file, options)?;
-    let bundle = bundle.unwrap_or_else(|| file.with_extension("bundle.json"));
     let bytes = program.bundle().to_bytes();
-    write(&bundle, &bytes)?;
+    write(bundle, &bytes)?;
     let mut more = vec![(
         "bundle",
         format!("{}: {}", bundle.display(), output::bytes(bytes.len() as u64)),
     )];
     more.extend(remarks.iter().map(|remark| ("remark", remark.clone())));
-    let value = json!({ "bundle": bundle.display().to_string(), "remarks": remarks });
+    let value = json!({
+        "model": file.display().to_string(), "bundle": bundle.display().to_string(), "remarks": remarks,
+    });
     report::explanation(program.explanation(), &more, value, output);
     Ok(())
 }
