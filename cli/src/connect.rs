@@ -95,6 +95,11 @@ pub fn data_dir(global: &Global) -> PathBuf {
     global.data.clone().unwrap_or_else(|| DEFAULT_DATA.into())
 }
 
+/// Whether the file is there from which [`services`] would read the token.
+pub fn has_token(global: &Global) -> bool {
+    token_file(global).is_file()
+}
+
 fn token_file(global: &Global) -> PathBuf {
     global
         .token_file

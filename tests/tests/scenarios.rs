@@ -20,6 +20,8 @@ mod fhe_command_line;
 mod flow;
 #[path = "scenarios/full_disk.rs"]
 mod full_disk;
+#[path = "scenarios/import.rs"]
+mod import;
 #[path = "scenarios/open_inference.rs"]
 mod open_inference;
 #[path = "scenarios/processes.rs"]

@@ -11,7 +11,8 @@ use super::{AlgorithmKind, pair};
 pub enum FheCommand {
     /// Trains, encrypts, predicts and decrypts in this process, and says what it took.
     Bench(FheBenchArgs),
-    /// Reads a model that XGBoost saved as JSON, says how it would be served, and writes its client bundle.
+    /// Imports a model that XGBoost saved as JSON, says how it is served, and writes its client bundle. Where no service
+    /// runs, everything happens in this process, and the file itself stands for the model.
     ImportXgboost {
         /// What `save_model("model.json")` wrote.
         file: PathBuf,
@@ -21,6 +22,9 @@ pub enum FheCommand {
         /// Where to write the bundle; by default beside the model, as `.bundle.json`.
         #[arg(long, value_name = "FILE")]
         bundle: Option<PathBuf>,
+        /// Ask no service.
+        #[arg(long)]
+        local: bool,
     },
     /// Compiles a model of the service for encrypted prediction.
     Compile {

@@ -58,6 +58,7 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.inference.v1.InferenceService/DeleteModel", USE_MODELS),
     ("asterism.inference.v1.InferenceService/Evaluate", USE_MODELS),
     ("asterism.inference.v1.InferenceService/GetModel", READ_METADATA),
+    ("asterism.inference.v1.InferenceService/ImportModel", USE_MODELS),
     ("asterism.inference.v1.InferenceService/ListModels", READ_METADATA),
     ("asterism.inference.v1.InferenceService/Predict", USE_MODELS),
     ("asterism.inference.v1.InferenceService/Train", USE_MODELS),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use asterism_proto::inference::{
-    self as pb, inference_service_client::InferenceServiceClient, train_response,
+    self as pb, import_model_request, inference_service_client::InferenceServiceClient, train_response,
 };
 use futures::Stream;
 use tonic::{Streaming, service::interceptor::InterceptedService, transport::Channel};
@@ -17,6 +17,9 @@ type Client = InferenceServiceClient<InterceptedService<Channel, Carried>>;
 
 /// Deadline of calls whose work grows with a dataset.
 const LONG: Duration = Duration::from_secs(600);
+
+/// Bytes of a file in one message.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Client of `asterism.inference.v1.InferenceService`. Models are named `models/{id}`.
 #[derive(Clone)]
@@ -55,6 +58,33 @@ impl Inference {
             }
         }
         Err(ClientError::Protocol("the training ended without a model"))
+    }
+
+    /// Stores a model that XGBoost trained: a file in its JSON format.
+    pub async fn import(
+        &self,
+        display_name: &str,
+        request_id: &str,
+        file: Vec<u8>,
+    ) -> Result<pb::Model, ClientError> {
+        let header = import_model_request::Part::Header(pb::ImportModelHeader {
+            display_name: display_name.to_owned(),
+            request_id: request_id.to_owned(),
+        });
+        let count = file.len().div_ceil(CHUNK_BYTES);
+        let chunks = (0..count).map(move |index| {
+            let end = file.len().min((index + 1) * CHUNK_BYTES);
+            import_model_request::Part::Chunk(file[index * CHUNK_BYTES..end].to_vec())
+        });
+        let parts = std::iter::once(header).chain(chunks);
+        let requests = parts.map(|part| pb::ImportModelRequest { part: Some(part) });
+        let patient = Self {
+            connection: self.connection.clone().with_deadline(Some(LONG)),
+        };
+        patient
+            .connection
+            .once(patient.client().import_model(futures::stream::iter(requests)))
+            .await
     }
 
     /// A page of models, and the token of the next page (empty at the end).

@@ -42,6 +42,17 @@ pub enum InferenceError {
         "the dataset is not the one that the model was trained on; name a dataset to evaluate on all its rows"
     )]
     DatasetChanged,
+    /// The model was not trained here.
+    #[error(
+        "the model was imported: it has no label to evaluate it by; predict with it, and compare outside"
+    )]
+    Imported,
+    /// The bytes are no model that can be imported.
+    #[error("the model cannot be imported: {0}")]
+    NotImportable(String),
+    /// Too many models are being imported at once.
+    #[error("too many imports at once; try again later")]
+    ImportsBusy,
     /// The model cannot predict on encrypted rows, and why.
     #[error("the model does not predict on encrypted rows: {0}")]
     NotServed(String),
@@ -128,7 +139,10 @@ impl Classify for InferenceError {
                 _ => ErrorClass::Precondition,
             },
             Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
-            Self::ModelRefused { .. }
+            Self::NotImportable(_) => ErrorClass::Invalid,
+            Self::ImportsBusy => ErrorClass::Exhausted,
+            Self::Imported
+            | Self::ModelRefused { .. }
             | Self::DatasetRefused(_)
             | Self::DatasetChanged
             | Self::NotServed(_) => ErrorClass::Precondition,
@@ -156,6 +170,9 @@ impl Classify for InferenceError {
             Self::ModelRefused { .. } => "MODEL_REFUSED",
             Self::DatasetRefused(_) => "DATASET_REFUSED",
             Self::DatasetChanged => "DATASET_CHANGED",
+            Self::Imported => "MODEL_IMPORTED",
+            Self::NotImportable(_) => "MODEL_NOT_IMPORTABLE",
+            Self::ImportsBusy => "OVERLOADED",
             Self::NotServed(_) => "MODEL_NOT_SERVED",
             Self::Learn(error) => learn_reason(error),
             Self::Table(_) => "DATASET_TOO_LARGE",
@@ -181,6 +198,10 @@ impl Classify for InferenceError {
                     description: description.clone(),
                 }]
             }
+            Self::NotImportable(description) => vec![FieldViolation {
+                field: "chunk".to_owned(),
+                description: description.clone(),
+            }],
             Self::Encrypted(error) => error.violations(),
             Self::Learn(LearnError::Hyperparameters { violations }) => violations
                 .iter()

@@ -7,34 +7,33 @@ use std::{
 };
 
 use asterism_chassis::call::Caller;
-use asterism_client::{
-    ClientError, Connection, Ingest, Kms,
-    manifest::{VerifiedManifest, WrappedKey},
-    proto::kms::KeyType,
-};
-use asterism_crypto::{Digest, KeyRef, Signed, envelope};
+use asterism_client::{ClientError, Connection, Ingest, Kms, manifest::VerifiedManifest};
+use asterism_crypto::{Digest, Signed, envelope};
 use asterism_learn::{
     csv::{CsvLimits, CsvReader},
     metrics::Evaluation,
-    model::Model,
     table::{Table, TableBuilder},
     train,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use crate::{
     error::InferenceError,
     models::{
-        FORMAT, MODEL_MANIFEST_DOMAIN, ModelCache, ModelId, ModelManifest, Origin, Registry, RequestKey,
-        Verified, model_context,
+        Content, MODEL_MANIFEST_DOMAIN, Method, ModelCache, ModelId, ModelManifest, Origin, Predicted,
+        Registry, RequestKey, Verified, model_context,
     },
+    store::Draft,
     training::{self, Rows, TrainOrder},
 };
 
 /// Wraps the data keys of models.
-const MODEL_KEK: &str = "model-kek";
+pub(crate) const MODEL_KEK: &str = "model-kek";
 /// Signs model manifests.
-const MODEL_SIGNER: &str = "model-signer";
+pub(crate) const MODEL_SIGNER: &str = "model-signer";
+/// Models that are imported at once.
+const IMPORTS_AT_ONCE: usize = 4;
 /// Must have signed a dataset's manifest.
 const DATASET_SIGNER: &str = "manifest-signer";
 
@@ -72,6 +71,7 @@ pub struct Flow {
     kms: Connection,
     ingest: Connection,
     max_table_bytes: usize,
+    imports: Arc<Semaphore>,
 }
 
 /// A dataset, decrypted and verified in memory.
@@ -95,6 +95,7 @@ impl Flow {
             kms,
             ingest,
             max_table_bytes,
+            imports: Arc::new(Semaphore::new(IMPORTS_AT_ONCE)),
         }
     }
 
@@ -134,9 +135,20 @@ impl Flow {
         .await?;
         tell(&on_step, Step::of("evaluate"))?;
         tell(&on_step, Step::of("store"))?;
-        let id = self
-            .store(caller, &order, dataset_sha256, &model, evaluation, request)
-            .await?;
+        let draft = Draft {
+            display_name: order.display_name,
+            method: Method::Trained(order.algorithm),
+            dataset: order.dataset,
+            dataset_manifest_sha256: Some(dataset_sha256),
+            label: order.label,
+            features: model.feature_names().to_vec(),
+            classes: model.classes().to_vec(),
+            test_fraction: order.test_fraction,
+            seed: order.seed,
+            hyperparameters: order.hyperparameters,
+            evaluation: Some(evaluation),
+        };
+        let id = self.store(caller, draft, &model.to_bytes(), request).await?;
         self.verified(caller, id).await
     }
 
@@ -148,11 +160,12 @@ impl Flow {
         dataset: Option<&str>,
     ) -> Result<Evaluation, InferenceError> {
         let manifest = &verified.manifest;
+        verified.model.trained()?;
         let opened = self
             .open_dataset(caller, dataset.unwrap_or(&manifest.dataset))
             .await?;
         let rows = if dataset.is_none_or(|name| name == manifest.dataset) {
-            if opened.verified.sha256 != manifest.dataset_manifest_sha256 {
+            if Some(opened.verified.sha256) != manifest.dataset_manifest_sha256 {
                 return Err(InferenceError::DatasetChanged);
             }
             Rows::HeldOut {
@@ -163,18 +176,21 @@ impl Flow {
             Rows::All
         };
         let verified = verified.clone();
-        blocking(move || training::evaluate(&verified.model, &verified.manifest.label, &opened.table, rows))
-            .await
+        blocking(move || {
+            let model = verified.model.trained()?;
+            training::evaluate(model, &verified.manifest.label, &opened.table, rows)
+        })
+        .await
     }
 
-    /// Probabilities of each class for rows in the order of the model's features.
+    /// Predicts rows in the order of the model's features.
     pub async fn predict(
         &self,
         verified: &Arc<Verified>,
         rows: Vec<Vec<f64>>,
-    ) -> Result<Vec<Vec<f64>>, InferenceError> {
+    ) -> Result<Vec<Predicted>, InferenceError> {
         let verified = verified.clone();
-        blocking(move || training::predict(&verified.model, &rows)).await
+        blocking(move || verified.model.predict(&rows)).await
     }
 
     /// The rows of an encrypted dataset in the order of the model's features, and the digest of its manifest.
@@ -186,9 +202,20 @@ impl Flow {
     ) -> Result<(Vec<Vec<f64>>, Digest), InferenceError> {
         let opened = self.open_dataset(caller, dataset).await?;
         Ok((
-            training::feature_rows(&verified.model, &opened.table)?,
+            training::feature_rows(verified.model.features(), &opened.table)?,
             opened.verified.sha256,
         ))
+    }
+
+    /// A place for an import, which holds a whole file in memory.
+    ///
+    /// # Errors
+    /// [`InferenceError::ImportsBusy`]
+    pub fn import_place(&self) -> Result<OwnedSemaphorePermit, InferenceError> {
+        self.imports
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| InferenceError::ImportsBusy)
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -281,7 +308,8 @@ impl Flow {
             })?;
         let bytes =
             envelope::open(&key, &ciphertext, &context).map_err(|_| refused("it does not decrypt"))?;
-        let model = Model::from_bytes(bytes.expose()).map_err(|_| refused("its content cannot be read"))?;
+        let model = Content::read(manifest.algorithm, bytes.expose())
+            .map_err(|_| refused("its content cannot be read"))?;
         let verified = Arc::new(Verified {
             manifest,
             manifest_sha256,
@@ -331,66 +359,6 @@ impl Flow {
             table: builder.finish()?,
             verified,
         })
-    }
-
-    /// Seals, signs and stores a trained model.
-    async fn store(
-        &self,
-        caller: &Caller,
-        order: &TrainOrder,
-        dataset_manifest_sha256: Digest,
-        model: &Model,
-        evaluation: Evaluation,
-        request: Option<RequestKey>,
-    ) -> Result<ModelId, InferenceError> {
-        let kms = self.kms_for(caller);
-        kms.ensure_key(MODEL_KEK, KeyType::Aes256Gcm)
-            .await
-            .map_err(InferenceError::kms)?;
-        kms.ensure_key(MODEL_SIGNER, KeyType::EcSignP256Sha256)
-            .await
-            .map_err(InferenceError::kms)?;
-        let id = ModelId::generate();
-        let owner = caller.owner().to_string();
-        let context = model_context(id, &owner);
-        let data_key = kms
-            .generate_data_key(MODEL_KEK, &context)
-            .await
-            .map_err(InferenceError::kms)?;
-        let key_ref = KeyRef {
-            key: MODEL_KEK.to_owned(),
-            version: data_key.key_version,
-        };
-        let ciphertext = envelope::seal(&data_key.key, &key_ref, &model.to_bytes(), &context)?;
-        let manifest = ModelManifest {
-            format: FORMAT,
-            model: id.to_string(),
-            display_name: order.display_name.clone(),
-            owner: owner.clone(),
-            created_at: jiff::Timestamp::now().to_string(),
-            algorithm: order.algorithm,
-            dataset: order.dataset.clone(),
-            dataset_manifest_sha256,
-            label: order.label.clone(),
-            features: model.feature_names().to_vec(),
-            classes: model.classes().to_vec(),
-            test_fraction: order.test_fraction,
-            seed: order.seed,
-            hyperparameters: order.hyperparameters.clone(),
-            evaluation,
-            ciphertext_sha256: Digest::of(&ciphertext),
-            data_key: WrappedKey {
-                key: MODEL_KEK.to_owned(),
-                version: data_key.key_version,
-                wrapped: data_key.wrapped,
-            },
-        };
-        let signed = kms
-            .sign_statement(MODEL_SIGNER, MODEL_MANIFEST_DOMAIN, manifest.to_bytes())
-            .await
-            .map_err(InferenceError::kms)?;
-        let registry = self.registry.clone();
-        blocking(move || registry.put(id, &owner, &ciphertext, &signed, request.as_ref())).await
     }
 
     pub(crate) fn kms_for(&self, caller: &Caller) -> Kms {

@@ -12,6 +12,7 @@ mod error;
 pub mod flow;
 pub mod models;
 mod service;
+mod store;
 pub mod training;
 mod wire;
 

@@ -1,6 +1,7 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
 mod encrypted;
+mod import;
 mod open_inference;
 
 use std::{ops::ControlFlow, sync::Arc};
@@ -64,11 +65,30 @@ impl InferenceService for Adapter {
                     let verified = flow.train(&caller, order, key, on_step(&emitter)).await?;
                     emitter.trail(|trail| {
                         trail.resource(format!("models/{}", verified.manifest.model));
-                        trail.input_digest(verified.manifest.dataset_manifest_sha256);
+                        if let Some(dataset) = verified.manifest.dataset_manifest_sha256 {
+                            trail.input_digest(dataset);
+                        }
                         trail.output_digest(verified.manifest_sha256);
                     });
                     emitter.release().await?;
                     emitter.send(wire::trained(&verified)).await
+                },
+            )
+            .await
+    }
+
+    async fn import_model(
+        &self,
+        request: Request<Streaming<pb::ImportModelRequest>>,
+    ) -> Result<Response<pb::Model>, Status> {
+        let flow = self.flow.clone();
+        self.gate
+            .flow(
+                "inference.ImportModel",
+                request,
+                move |caller, parts, mut trail| async move {
+                    let imported = import::import(&flow, &caller, parts, &mut trail).await;
+                    (trail, imported)
                 },
             )
             .await

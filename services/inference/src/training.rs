@@ -122,12 +122,12 @@ pub fn predict(model: &Model, rows: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, Infere
         .collect()
 }
 
-/// The rows of a table in the order of a model's features.
+/// The rows of a table in the order of `features`.
 ///
 /// # Errors
 /// [`InferenceError::Learn`] when a feature is missing or is text.
-pub fn feature_rows(model: &Model, table: &Table) -> Result<Vec<Vec<f64>>, InferenceError> {
-    Ok(Matrix::from_table(table, model.feature_names())?
+pub fn feature_rows(features: &[String], table: &Table) -> Result<Vec<Vec<f64>>, InferenceError> {
+    Ok(Matrix::from_table(table, features)?
         .iter()
         .map(<[f64]>::to_vec)
         .collect())

@@ -13,7 +13,7 @@ use asterism_proto::inference as pb;
 use crate::{
     error::InferenceError,
     flow::Step,
-    models::{ModelId, RequestKey, Verified},
+    models::{ImportedFrom, Method, ModelId, Predicted, RequestKey, Verified},
     training::{self, TrainOrder},
 };
 
@@ -34,6 +34,12 @@ pub(crate) fn order(
         pb::Algorithm::NeuralNetwork => Algorithm::NeuralNetwork,
         pb::Algorithm::DecisionTree => Algorithm::DecisionTree,
         pb::Algorithm::RandomForest => Algorithm::RandomForest,
+        pb::Algorithm::ImportedXgboost => {
+            return Err(InferenceError::field(
+                "algorithm",
+                "is for models that ImportModel stores; name one that trains",
+            ));
+        }
         pb::Algorithm::Unspecified => {
             return Err(InferenceError::field(
                 "algorithm",
@@ -51,19 +57,7 @@ pub(crate) fn order(
             "too many features or hyperparameters",
         ));
     }
-    if request.display_name.len() > MAX_NAME_BYTES || request.display_name.chars().any(char::is_control) {
-        return Err(InferenceError::field(
-            "display_name",
-            "must be at most 128 printable characters",
-        ));
-    }
-    let id = &request.request_id;
-    if id.len() > MAX_REQUEST_ID_BYTES || !id.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(InferenceError::field(
-            "request_id",
-            "must be at most 64 visible ASCII characters",
-        ));
-    }
+    check_texts("", &request.display_name, &request.request_id)?;
     let hyperparameters = request.hyperparameters.into_iter().collect();
     let order = TrainOrder {
         parsed: Hyperparameters::parse(algorithm, &hyperparameters)?,
@@ -86,6 +80,44 @@ pub(crate) fn order(
         }
     });
     Ok((order, key))
+}
+
+/// What is said of a model that is imported.
+pub(crate) fn import_header(header: pb::ImportModelHeader) -> Result<pb::ImportModelHeader, InferenceError> {
+    check_texts("header.", &header.display_name, &header.request_id)?;
+    Ok(header)
+}
+
+/// The key under which an import is remembered, if any.
+pub(crate) fn import_key(header: &pb::ImportModelHeader, owner: &str, file: &[u8]) -> Option<RequestKey> {
+    (!header.request_id.is_empty()).then(|| {
+        let context = Context::new("asterism/import-request/v1")
+            .field("owner", owner)
+            .field("id", &header.request_id);
+        let parameters = Context::new("asterism/import/v1")
+            .field("display_name", &header.display_name)
+            .field("sha256", &Digest::of(file).to_string());
+        RequestKey {
+            key: Digest::of(&context.encode()),
+            parameters: Digest::of(&parameters.encode()),
+        }
+    })
+}
+
+fn check_texts(path: &str, display_name: &str, request_id: &str) -> Result<(), InferenceError> {
+    if display_name.len() > MAX_NAME_BYTES || display_name.chars().any(char::is_control) {
+        return Err(InferenceError::field(
+            format!("{path}display_name"),
+            "must be at most 128 printable characters",
+        ));
+    }
+    if request_id.len() > MAX_REQUEST_ID_BYTES || !request_id.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(InferenceError::field(
+            format!("{path}request_id"),
+            "must be at most 64 visible ASCII characters",
+        ));
+    }
+    Ok(())
 }
 
 /// The dataset to evaluate on or to predict; `None` when the field is empty.
@@ -156,22 +188,26 @@ pub(crate) fn model(verified: &Verified) -> pb::Model {
         display_name: manifest.display_name.clone(),
         owner: manifest.owner.clone(),
         algorithm: match manifest.algorithm {
-            Algorithm::LogisticRegression => pb::Algorithm::LogisticRegression,
-            Algorithm::GradientBoostedTrees => pb::Algorithm::GradientBoostedTrees,
-            Algorithm::NeuralNetwork => pb::Algorithm::NeuralNetwork,
-            Algorithm::DecisionTree => pb::Algorithm::DecisionTree,
-            Algorithm::RandomForest => pb::Algorithm::RandomForest,
+            Method::Trained(Algorithm::LogisticRegression) => pb::Algorithm::LogisticRegression,
+            Method::Trained(Algorithm::GradientBoostedTrees) => pb::Algorithm::GradientBoostedTrees,
+            Method::Trained(Algorithm::NeuralNetwork) => pb::Algorithm::NeuralNetwork,
+            Method::Trained(Algorithm::DecisionTree) => pb::Algorithm::DecisionTree,
+            Method::Trained(Algorithm::RandomForest) => pb::Algorithm::RandomForest,
+            Method::Imported(ImportedFrom::ImportedXgboost) => pb::Algorithm::ImportedXgboost,
         }
         .into(),
         dataset: manifest.dataset.clone(),
-        dataset_manifest_sha256: manifest.dataset_manifest_sha256.as_bytes().to_vec(),
+        dataset_manifest_sha256: manifest
+            .dataset_manifest_sha256
+            .map(|digest| digest.as_bytes().to_vec())
+            .unwrap_or_default(),
         label: manifest.label.clone(),
         features: manifest.features.clone(),
         classes: manifest.classes.clone(),
         test_fraction: manifest.test_fraction,
         seed: manifest.seed,
         hyperparameters: manifest.hyperparameters.clone().into_iter().collect(),
-        evaluation: Some(evaluation(&manifest.evaluation)),
+        evaluation: manifest.evaluation.as_ref().map(evaluation),
         create_time: manifest
             .created_at
             .parse::<jiff::Timestamp>()
@@ -213,15 +249,21 @@ pub(crate) fn evaluation(evaluation: &Evaluation) -> pb::Evaluation {
     }
 }
 
-pub(crate) fn predictions(classes: &[String], probabilities: Vec<Vec<f64>>) -> Vec<pb::Prediction> {
-    probabilities
+pub(crate) fn predictions(classes: &[String], predicted: Vec<Predicted>) -> Vec<pb::Prediction> {
+    predicted
         .into_iter()
-        .map(|probabilities| pb::Prediction {
-            class: classes
-                .get(metrics::most_probable(&probabilities))
-                .cloned()
-                .unwrap_or_default(),
-            probabilities,
-        })
+        .map(
+            |Predicted {
+                 probabilities,
+                 scores,
+             }| pb::Prediction {
+                class: classes
+                    .get(metrics::most_probable(&probabilities))
+                    .cloned()
+                    .unwrap_or_default(),
+                probabilities,
+                scores,
+            },
+        )
         .collect()
 }

@@ -1,4 +1,4 @@
-//! `asterism fhe` without a service: files in, files out.
+//! `asterism fhe`: files in, files out, without a service and with one.
 
 use std::{
     os::unix::fs::PermissionsExt as _,
@@ -6,7 +6,15 @@ use std::{
     process::{Command, Output},
 };
 
+use asterism::{
+    commands::token::{authority, mint},
+    constellation::{Constellation, Options},
+};
+use asterism_chassis::identity::Role;
+use asterism_client::proto::inference::Algorithm;
 use serde_json::Value;
+
+use crate::support::{BREAST_CANCER, order, train, upload};
 
 /// Models that XGBoost saved, and rows of their data.
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/fhe/tests/data");
@@ -119,7 +127,7 @@ fn ask(files: &Files, key: &str, row: usize, evaluation_key: Option<&str>) -> Va
 fn a_model_of_xgboost_goes_from_file_to_decrypted_prediction() {
     for (model, plan, rows) in [("breast_cancer", "pairs", 3), ("wine", "paths", 2)] {
         let (files, margins) = Files::of(model);
-        let imported = lines(&["import-xgboost", &files.at("model.json")]).remove(0);
+        let imported = lines(&["import-xgboost", "--local", &files.at("model.json")]).remove(0);
         assert_eq!(imported["plan"], plan, "{imported}");
         let keys = lines(&[
             "keygen",
@@ -161,7 +169,7 @@ fn a_model_of_xgboost_goes_from_file_to_decrypted_prediction() {
 #[test]
 fn keys_that_others_may_read_and_foreign_files_are_refused() {
     let (files, _) = Files::of("breast_cancer");
-    lines(&["import-xgboost", &files.at("model.json")]);
+    lines(&["import-xgboost", "--local", &files.at("model.json")]);
     let (bundle, keys, csv) = (
         files.at("model.bundle.json"),
         files.at("keys"),
@@ -191,7 +199,7 @@ fn keys_that_others_may_read_and_foreign_files_are_refused() {
         let (model, query, reply) = (files.at("model.json"), files.at("query"), files.at("reply"));
         refusal(&["evaluate", &model, "--query", &query, "--out", &reply]);
     }
-    assert!(refusal(&["import-xgboost", &csv]).contains("XGBoost"));
+    assert!(refusal(&["import-xgboost", "--local", &csv]).contains("XGBoost"));
     assert!(refusal(&["bench", "--only", "no-such-model"]).contains("trees-100x2"));
 }
 
@@ -218,4 +226,117 @@ fn the_bench_finds_encrypted_answers_equal_to_those_in_the_clear() {
         assert!(number("server_ms") > 0.0 && number("floor_ms") > 0.0, "{line}");
         assert_eq!(line["key_bytes"], 0, "{line}");
     }
+}
+
+/// Services on four consecutive ports, which is how a command line reaches them.
+async fn on_consecutive_ports(dir: &Path) -> (Constellation, String) {
+    for _ in 0..50 {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let options = Options {
+            port: Some(port),
+            ..Options::default()
+        };
+        if let Ok(constellation) = Constellation::start(dir, &options).await {
+            return (constellation, format!("127.0.0.1:{port}"));
+        }
+    }
+    panic!("no four consecutive ports are free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_service_is_asked_by_files_and_by_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (constellation, addr) = on_consecutive_ports(&data).await;
+    let services = constellation.connect("user/admin", &[Role::Admin], None).unwrap();
+    let dataset = upload(&services, BREAST_CANCER).await.unwrap();
+    let mut request = order(&dataset.name, Algorithm::GradientBoostedTrees);
+    request.hyperparameters = [("depth", "3"), ("trees", "10"), ("bins", "32")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let model = train(&services, request).await.unwrap().name;
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let token = mint(
+        &authority(&data).unwrap(),
+        "user/admin",
+        &[Role::Admin],
+        std::time::Duration::from_secs(600),
+    );
+    std::fs::write(at("token"), token.unwrap()).unwrap();
+    let token = at("token");
+    let ask = |args: &[&str]| lines(&[args, &["--addr", &addr, "--token-file", &token]].concat());
+    // Ten rows of the example.
+    let csv: Vec<&str> = BREAST_CANCER.lines().take(11).collect();
+    std::fs::write(at("rows.csv"), csv.join("\n")).unwrap();
+
+    let compiled = ask(&["compile", &model]).remove(0);
+    assert_eq!(compiled["plan"], "paths", "{compiled}");
+    assert_eq!(
+        ask(&["explain", &model])[0]["compiled_sha256"],
+        compiled["compiled_sha256"]
+    );
+    ask(&["bundle", &model, "--out", &at("bundle")]);
+    let keys = lines(&["keygen", "--bundle", &at("bundle"), "--out", &at("keys")]).remove(0);
+    assert_eq!(keys["evaluation_key_bytes"], compiled["key_bytes"]);
+    let evaluation_key = keys["evaluation_key"].as_str().unwrap();
+    let by_rows = ask(&[
+        "predict",
+        &model,
+        "--file",
+        &at("rows.csv"),
+        "--keys",
+        &at("keys"),
+    ]);
+    assert_eq!(by_rows.len(), 10);
+    let (bundle, key, query, reply) = (at("bundle"), at("keys/secret.key"), at("query"), at("reply"));
+    lines(&[
+        "encrypt",
+        "--bundle",
+        &bundle,
+        "--key",
+        &key,
+        "--csv",
+        &at("rows.csv"),
+        "--row",
+        "4",
+        "--out",
+        &query,
+    ]);
+    let files = [
+        "--query",
+        &query,
+        "--evaluation-key",
+        evaluation_key,
+        "--out",
+        &reply,
+    ];
+    ask(&[&["evaluate", &model][..], &files[..]].concat());
+    let by_files = lines(&[
+        "decrypt", "--bundle", &bundle, "--key", &key, "--query", &query, "--reply", &reply,
+    ]);
+    assert_eq!(by_files[0]["scores"], by_rows[4]["scores"]);
+    assert!(by_files[0]["class"].is_string());
+    // And with keys that are made and forgotten.
+    let forgotten = ask(&["predict", &model, "--file", &at("rows.csv")]);
+    assert_eq!(forgotten, by_rows);
+
+    // A model of XGBoost's, here and there.
+    let (files, _) = Files::of("breast_cancer");
+    let imported = ask(&["import-xgboost", &files.at("model.json")]).remove(0);
+    let model = imported["model"].as_str().unwrap();
+    assert!(model.starts_with("models/"), "{imported}");
+    let csv = std::fs::read_to_string(files.at("rows.csv")).unwrap();
+    let csv: Vec<&str> = csv.lines().take(6).collect();
+    std::fs::write(files.at("rows.csv"), csv.join("\n")).unwrap();
+    let there = ask(&["predict", model, "--file", &files.at("rows.csv")]);
+    let here = lines(&[
+        "predict",
+        &files.at("model.json"),
+        "--file",
+        &files.at("rows.csv"),
+    ]);
+    assert_eq!((there.len(), &there), (5, &here));
+    constellation.shutdown().await;
 }

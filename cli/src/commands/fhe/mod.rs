@@ -21,7 +21,7 @@ use rayon::ThreadPool;
 pub(super) use self::rows::parse as parse_csv;
 use crate::{
     args::{CompileOptions, FheCommand, Global, PlanName},
-    connect::services,
+    connect::{DEFAULT_ADDR, has_token, services},
     error::CliError,
     output::Output,
 };
@@ -35,7 +35,17 @@ pub async fn run(command: FheCommand, global: &Global, output: Output) -> Result
             file,
             options,
             bundle,
-        } => xgboost::import(&file, options, bundle, output),
+            local,
+        } => {
+            let bundle = bundle.unwrap_or_else(|| file.with_extension("bundle.json"));
+            // Whoever names a service means it; by default one is used where it runs.
+            let named = global.addr.is_some() || global.token_file.is_some();
+            if local || (!named && !is_up(global).await) {
+                xgboost::import(&file, options, &bundle, output)
+            } else {
+                remote::import(&services(global)?, &file, options, &bundle, output).await
+            }
+        }
         FheCommand::Compile { model, options } => {
             remote::compile(&services(global)?, &model, options, output).await
         }
@@ -87,6 +97,11 @@ pub async fn run(command: FheCommand, global: &Global, output: Output) -> Result
             }
         }
     }
+}
+
+/// Whether there is a token, and a listener at the usual address.
+async fn is_up(global: &Global) -> bool {
+    has_token(global) && tokio::net::TcpStream::connect(DEFAULT_ADDR).await.is_ok()
 }
 
 impl From<CompileOptions> for compile::Options {

@@ -17,6 +17,32 @@ use crate::{
     output::{self, Output},
 };
 
+/// `asterism fhe import-xgboost`
+pub(super) async fn import(
+    services: &Services,
+    file: &Path,
+    options: CompileOptions,
+    bundle: &Path,
+    output: Output,
+) -> Result<(), CliError> {
+    let display_name = file.file_name().unwrap_or_default().to_string_lossy();
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let model = services
+        .inference
+        .import(&display_name, &request_id, read(file)?)
+        .await?;
+    let compiled = compiled(services, &model.name, options).await?;
+    let bytes = services.encrypted.bundle(&model.name).await?.to_bytes();
+    write(bundle, &bytes)?;
+    let more = [(
+        "bundle",
+        format!("{}: {}", bundle.display(), output::bytes(bytes.len() as u64)),
+    )];
+    let value = json!({ "bundle": bundle.display().to_string() });
+    report::compiled(&compiled, &more, value, output);
+    Ok(())
+}
+
 /// `asterism fhe compile`
 pub(super) async fn compile(
     services: &Services,
@@ -24,7 +50,8 @@ pub(super) async fn compile(
     options: CompileOptions,
     output: Output,
 ) -> Result<(), CliError> {
-    report::compiled(&compiled(services, model, options).await?, output);
+    let compiled = compiled(services, model, options).await?;
+    report::compiled(&compiled, &[], json!({}), output);
     Ok(())
 }
 
@@ -48,7 +75,8 @@ async fn compiled(
 
 /// `asterism fhe explain`
 pub(super) async fn explain(services: &Services, model: &str, output: Output) -> Result<(), CliError> {
-    report::compiled(&services.encrypted.explain(model).await?, output);
+    let compiled = services.encrypted.explain(model).await?;
+    report::compiled(&compiled, &[], json!({}), output);
     Ok(())
 }
 

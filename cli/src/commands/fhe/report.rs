@@ -22,15 +22,11 @@ pub(super) fn explanation(explanation: &Explanation, more: &[(&str, String)], va
         ("candidate", text)
     }));
     facts.extend_from_slice(more);
-    let mut all = json!(explanation);
-    if let (Some(all), Value::Object(value)) = (all.as_object_mut(), value) {
-        all.extend(value);
-    }
-    output.facts(&facts, &all);
+    output.facts(&facts, &both(json!(explanation), value));
 }
 
-/// Of a model that the service compiled.
-pub(super) fn compiled(model: &CompiledModel, output: Output) {
+/// Of a model that the service compiled, with more to say.
+pub(super) fn compiled(model: &CompiledModel, more: &[(&str, String)], said: Value, output: Output) {
     let plan = plan_name(model.plan);
     let floor_ms = model.products as f64 * model.product_us / 1e3;
     let mut facts = vec![
@@ -53,7 +49,16 @@ pub(super) fn compiled(model: &CompiledModel, output: Output) {
         let text = candidate(plan_name(plan.plan), plan.estimated_us, &plan.reason);
         ("candidate", text)
     }));
-    output.facts(&facts, &value(model));
+    facts.extend_from_slice(more);
+    output.facts(&facts, &both(value(model), said));
+}
+
+/// The members of two objects.
+fn both(mut all: Value, more: Value) -> Value {
+    if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+        all.extend(more);
+    }
+    all
 }
 
 fn value(model: &CompiledModel) -> Value {

@@ -1,9 +1,6 @@
 //! Models that XGBoost saved, served in this process.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 use asterism_fhe::{
     client,
@@ -30,18 +27,17 @@ fn program(file: &Path, options: CompileOptions) -> Result<Program, CliError> {
 pub(super) fn import(
     file: &Path,
     options: CompileOptions,
-    bundle: Option<PathBuf>,
+    bundle: &Path,
     output: Output,
 ) -> Result<(), CliError> {
     let program = program(file, options)?;
-    let bundle = bundle.unwrap_or_else(|| file.with_extension("bundle.json"));
     let bytes = program.bundle().to_bytes();
-    write(&bundle, &bytes)?;
+    write(bundle, &bytes)?;
     let more = [(
         "bundle",
         format!("{}: {}", bundle.display(), output::bytes(bytes.len() as u64)),
     )];
-    let value = json!({ "bundle": bundle.display().to_string() });
+    let value = json!({ "model": file.display().to_string(), "bundle": bundle.display().to_string() });
     report::explanation(program.explanation(), &more, value, output);
     Ok(())
 }

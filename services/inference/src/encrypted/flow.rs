@@ -18,7 +18,7 @@ use tonic::Code;
 use crate::{
     encrypted::{
         Compiled, EncryptedError, Engine, EvaluationKeyId, EvaluationKeys, KeyHeader, KeyUpload, LoadedKeys,
-        Programs, StoredKey, Waiter, programs, to_fhe,
+        Programs, StoredKey, Waiter, programs,
     },
     error::InferenceError,
     flow::{Flow, blocking},
@@ -173,7 +173,7 @@ impl EncryptedFlow {
         let compile = async || {
             let verified = verified.clone();
             blocking(move || {
-                let model = to_fhe(&verified.model)?;
+                let model = verified.model.to_fhe()?;
                 programs::compile(&model, options).map(Arc::new)
             })
             .await

@@ -6,9 +6,8 @@ use std::{
 };
 
 use asterism_crypto::Digest;
-use asterism_learn::model::Model;
 
-use crate::models::{ModelId, ModelManifest};
+use crate::models::{Content, ModelId, ModelManifest};
 
 /// A model whose signature, digest and decryption were all checked.
 pub struct Verified {
@@ -17,7 +16,7 @@ pub struct Verified {
     /// SHA-256 of the manifest's bytes.
     pub manifest_sha256: Digest,
     /// The model itself.
-    pub model: Model,
+    pub model: Content,
 }
 
 /// Which stored bytes a verified model came from.

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use asterism_client::manifest::WrappedKey;
 use asterism_crypto::{Context, Digest};
-use asterism_learn::{metrics::Evaluation, model::Algorithm};
+use asterism_learn::metrics::Evaluation;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::InferenceError, models::ModelId};
+use crate::{
+    error::InferenceError,
+    models::{Method, ModelId},
+};
 
 /// What a manifest's signature is made for: a signature for another purpose never fits.
 pub const MODEL_MANIFEST_DOMAIN: &str = "asterism/model-manifest/v1";
@@ -29,13 +32,14 @@ pub struct ModelManifest {
     pub owner: String,
     /// RFC 3339, UTC.
     pub created_at: String,
-    /// How it was trained.
-    pub algorithm: Algorithm,
-    /// `datasets/{id}` that it was trained on.
+    /// How it came to be.
+    pub algorithm: Method,
+    /// `datasets/{id}` that it was trained on; empty for an imported model.
     pub dataset: String,
-    /// SHA-256 of that dataset's signed manifest.
-    pub dataset_manifest_sha256: Digest,
-    /// Column that it predicts.
+    /// SHA-256 of that dataset's signed manifest; none for an imported model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_manifest_sha256: Option<Digest>,
+    /// Column that it predicts; empty for an imported model.
     pub label: String,
     /// Columns that it reads, in order.
     pub features: Vec<String>,
@@ -47,8 +51,9 @@ pub struct ModelManifest {
     pub seed: u64,
     /// As asked for.
     pub hyperparameters: BTreeMap<String, String>,
-    /// On the held-out rows.
-    pub evaluation: Evaluation,
+    /// On the held-out rows; none for an imported model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
     /// SHA-256 of the encrypted model as stored.
     pub ciphertext_sha256: Digest,
     /// The data key.

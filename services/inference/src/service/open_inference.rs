@@ -238,7 +238,8 @@ async fn infer(
 ) -> Result<pb::ModelInferResponse, Failure> {
     let verified = flow.verified(caller, id).await?;
     trail.input_digest(verified.manifest_sha256);
-    let probabilities = flow.predict(&verified, tensors::rows(message)?).await?;
+    let predicted = flow.predict(&verified, tensors::rows(message)?).await?;
+    let probabilities: Vec<Vec<f64>> = predicted.into_iter().map(|made| made.probabilities).collect();
     let classes = &verified.manifest.classes;
     let rows = probabilities.len() as i64;
     let class = |probabilities: &Vec<f64>| {
