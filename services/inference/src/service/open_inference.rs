@@ -16,7 +16,7 @@ use crate::{
     encrypted::{EncryptedFlow, Waiter},
     error::InferenceError,
     flow::Flow,
-    models::ModelId,
+    models::{ModelId, Predicted},
     wire::tensors::{self, Elements, Output},
 };
 
@@ -204,10 +204,13 @@ async fn describe(
         Version::Clear => (
             "asterism",
             vec![tensors::metadata("input", "FP64", &[-1, features])],
-            vec![
-                tensors::metadata("probabilities", "FP64", &[-1, classes]),
-                tensors::metadata("class", "BYTES", &[-1]),
-            ],
+            match classes {
+                0 => vec![tensors::metadata("score", "FP64", &[-1])],
+                _ => vec![
+                    tensors::metadata("probabilities", "FP64", &[-1, classes]),
+                    tensors::metadata("class", "BYTES", &[-1]),
+                ],
+            },
         ),
         Version::Encrypted => {
             compiled?;
@@ -239,22 +242,30 @@ async fn infer(
     let verified = flow.verified(caller, id).await?;
     trail.input_digest(verified.manifest_sha256);
     let predicted = flow.predict(&verified, tensors::rows(message)?).await?;
-    let probabilities: Vec<Vec<f64>> = predicted.into_iter().map(|made| made.probabilities).collect();
+    let rows = predicted.len() as i64;
     let classes = &verified.manifest.classes;
-    let rows = probabilities.len() as i64;
-    let class = |probabilities: &Vec<f64>| {
-        let class = classes.get(metrics::most_probable(probabilities));
+    if classes.is_empty() {
+        let score = Output {
+            name: "score",
+            shape: vec![rows],
+            elements: Elements::Numbers(predicted.into_iter().flat_map(|made| made.scores).collect()),
+        };
+        return Ok(tensors::respond(message, CLEAR, vec![score])?);
+    }
+    let class = |made: &Predicted| {
+        let class = classes.get(metrics::most_probable(&made.probabilities));
         class.map(|class| class.clone().into_bytes()).unwrap_or_default()
     };
     let class = Output {
         name: "class",
         shape: vec![rows],
-        elements: Elements::Bytes(probabilities.iter().map(class).collect()),
+        elements: Elements::Bytes(predicted.iter().map(class).collect()),
     };
+    let probabilities = predicted.into_iter().flat_map(|made| made.probabilities);
     let probabilities = Output {
         name: "probabilities",
         shape: vec![rows, classes.len() as i64],
-        elements: Elements::Numbers(probabilities.into_iter().flatten().collect()),
+        elements: Elements::Numbers(probabilities.collect()),
     };
     Ok(tensors::respond(message, CLEAR, vec![probabilities, class])?)
 }
