@@ -112,7 +112,7 @@ def as_markdown(lines, options):
     stated = [f"- `{entry.name}`, {system}: {found['reason']}." for entry, system, found in remarks(lines)]
     parts = [
         "# Encrypted prediction beside Concrete ML",
-        f"Written by `benches/compare/concrete_ml/run --write` on {datetime.date.today().isoformat()}: one run, one machine "
+        f"Written by `benches/compare/concrete_ml/run` on {datetime.date.today().isoformat()}: one run, one machine "
         f"({processor()}, {options.threads} threads for each system; load average {min(loads):.1f} to {max(loads):.1f} "
         f"before each model, so others were at work too where it is above {options.threads}), Concrete ML {version('concrete-ml')}, Python "
         f"{platform.python_version()}. Pairs of figures are Concrete ML's and Asterism's.",
@@ -140,7 +140,11 @@ def as_markdown(lines, options):
         "among the threads.",
     ]
     if stated:
-        parts += ["## What has no figure", "\n".join(stated)]
+        parts += [
+            "## Stopped, or not asked",
+            "Figures of a model that was stopped are those of the rows that were done by then.",
+            "\n".join(stated),
+        ]
     parts += [
         "## How it is compared",
         "- The split is stratified, 70 to 30, with a fixed seed; both systems see the same rows. Logistic regression and "
@@ -149,6 +153,8 @@ def as_markdown(lines, options):
         "unchanged, and predicts the same integers. Other models are of the same sizes, trained by each system itself on the same rows.\n"
         "- Concrete ML runs with its defaults (error probability included) at 6 bits for trees, 8 for logistic regression, 4 for weights and "
         "activations of networks; fully encrypted (`circuit.run`), not simulated.\n"
+        "- Scores under encryption are rounded. Where hundreds of trees share few levels (`announced_error` of `asterism fhe bench`), "
+        "leaves round to nothing and accuracy is lost: compare the last column.\n"
         "- The two promise different things. Concrete ML's circuits work on keys and messages of its own TFHE parameters; "
         "Asterism's plans use no bootstrapping where the model's form allows it, send larger requests, and some (see "
         "`edges_are_thresholds` in `asterism fhe explain`) show clients the values that a model splits on.",
