@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from models import ENTRIES, asterism_arguments
+from models import ENTRIES, asterism_arguments, named
 from report import as_markdown, as_text
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +23,7 @@ def arguments():
     parser.add_argument("--limit", type=int, default=600, help="seconds for Concrete ML and a model")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--record", type=Path, help="write all findings as lines of JSON to this file")
+    parser.add_argument("--recorded", type=Path, help="run nothing: report what an earlier run wrote by --record")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
     known = [entry.name for entry in ENTRIES]
@@ -88,6 +89,11 @@ def asterism(entry, options, directory):
 def main():
     options = arguments()
     lines = []
+    if options.recorded:
+        recorded = [json.loads(line) for line in options.recorded.read_text().splitlines()]
+        lines = [(named(name), theirs, ours) for name, theirs, ours in recorded if name in options.only]
+        print(as_text(lines))
+        options.only = []
     for entry in ENTRIES:
         if entry.name not in options.only:
             continue

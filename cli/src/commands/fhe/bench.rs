@@ -111,7 +111,10 @@ fn show(lines: &[Measured], output: Output) {
                 format!("{:.2}", line.keygen_ms),
                 size(line.key_bytes),
                 format!("{} / {}", size(line.request_bytes), size(line.reply_bytes)),
-                format!("{:.4} of {}", line.agreement, line.rows),
+                format!(
+                    "{:.4} / {:.4} of {}",
+                    line.agreement, line.agreement_trained, line.rows
+                ),
                 format!("{:.4} / {:.4}", line.accuracy_encrypted, line.accuracy_clear),
             ];
             (cells, json!(line))
@@ -126,7 +129,7 @@ fn show(lines: &[Measured], output: Output) {
         "keygen ms",
         "keys",
         "request / reply",
-        "agreement",
+        "agreement / with the trained model",
         "accuracy / in the clear",
     ];
     output.rows(header, &rows);
