@@ -71,7 +71,11 @@ pub enum FeatureCoding {
     },
 }
 
-/// How a score lies on the torus: `score = offset + unit * integer`, the integer at `integer * 2^64 / levels`.
+/// How a score lies on the torus: `score = offset + unit * integer`.
+///
+/// Where noise leaves fewer integers to tell apart than a model's scores have, a score is in two ciphertexts. The second has
+/// the integer at `integer * 2^64 / digit`, around the torus as often as it takes, and tells its remainder exactly; the first
+/// has it at `integer * 2^64 / levels`, and tells which of the integers with this remainder it is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreCoding {
@@ -81,23 +85,59 @@ pub struct ScoreCoding {
     pub unit: f64,
     /// Integers that are told apart.
     pub levels: u32,
+    /// Integers that one ciphertext tells apart; as many as `levels` when a score is in one.
+    pub digit: u32,
 }
 
 impl ScoreCoding {
-    /// Torus units between neighbouring integers.
+    /// Torus units between neighbouring integers in the ciphertext that tells them apart.
     pub(crate) fn delta(self) -> u64 {
-        u64::MAX / u64::from(self.levels)
+        u64::MAX / u64::from(self.digit)
     }
 
-    /// The largest integer.
+    /// The same in each of the score's ciphertexts.
+    pub(crate) fn deltas(self) -> Vec<u64> {
+        if self.digit == self.levels {
+            vec![self.delta()]
+        } else {
+            vec![u64::MAX / u64::from(self.levels), self.delta()]
+        }
+    }
+
+    /// The largest integer. In two ciphertexts, noise of the first must not carry it around the torus.
     pub(crate) fn limit(self) -> i64 {
-        (i64::from(self.levels) - 1) / 2
+        let margin = if self.digit == self.levels {
+            0
+        } else {
+            self.levels / self.digit + 1
+        };
+        (i64::from(self.levels) - 1) / 2 - i64::from(margin)
     }
 
-    /// The integer nearest to a phase.
-    pub(crate) fn decode(self, phase: u64) -> i64 {
-        let (phase, delta) = (i128::from(phase as i64), i128::from(self.delta()));
-        (phase + delta / 2).div_euclid(delta) as i64
+    /// The integer that the phases of the score's ciphertexts are nearest to.
+    pub(crate) fn decode(self, phases: &[u64]) -> i64 {
+        let nearest = |phase: u64, delta: u64| {
+            let (phase, delta) = (i128::from(phase as i64), i128::from(delta));
+            (phase + delta / 2).div_euclid(delta) as i64
+        };
+        match *phases {
+            [coarse, fine] => {
+                let digit = i64::from(self.digit);
+                let near = nearest(coarse, u64::MAX / u64::from(self.levels));
+                let ahead = (nearest(fine, self.delta()) - near).rem_euclid(digit);
+                near + if 2 * ahead < digit { ahead } else { ahead - digit }
+            }
+            _ => phases.first().map_or(0, |phase| nearest(*phase, self.delta())),
+        }
+    }
+
+    fn check(self) -> bool {
+        let (levels, digit) = (u64::from(self.levels), u64::from(self.digit));
+        self.offset.is_finite()
+            && self.unit.is_finite()
+            && self.unit > 0.0
+            && digit >= 3
+            && (levels == digit || (digit < levels && levels < digit * digit))
     }
 
     /// The score of an integer.
@@ -209,6 +249,11 @@ impl Bundle {
     /// Ties queries and replies to the compiled model.
     pub fn model_digest(&self) -> &ModelDigest {
         &self.model
+    }
+
+    /// Ciphertexts of a reply.
+    pub(crate) fn ciphertexts(&self) -> usize {
+        self.scores.iter().map(|score| score.deltas().len()).sum()
     }
 
     /// Its features, in order.
@@ -337,9 +382,6 @@ impl Bundle {
             };
             fits && coding.check()
         };
-        let scored = |score: &ScoreCoding| {
-            score.offset.is_finite() && score.unit.is_finite() && score.unit > 0.0 && score.levels >= 3
-        };
         let classes = match bundle.link {
             Link::Identity => bundle.classes.is_empty() && bundle.scores.len() == 1,
             Link::Logistic => bundle.classes.len() == 2 && bundle.scores.len() == 1,
@@ -352,7 +394,11 @@ impl Bundle {
                 .features
                 .iter()
                 .all(|feature| (1..=2).contains(&feature.codings.len()) && feature.codings.iter().all(coded))
-            && bundle.scores.iter().all(scored)
+            && bundle.scores.iter().all(|score| {
+                // Replies and queries are made for all scores at once.
+                let first = bundle.scores[0];
+                score.check() && (score.levels, score.digit) == (first.levels, first.digit)
+            })
             && classes;
         if good {
             Ok(bundle)

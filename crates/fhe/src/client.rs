@@ -197,10 +197,11 @@ pub fn decrypt_integers(
 ) -> Result<Vec<i64>, FheError> {
     let phases = phases(bundle, key, query, reply)?;
     // What lies between scores is noise, and noise tells about the key: it does not leave this function.
+    let each = phases.len() / bundle.scores.len();
     Ok(phases
-        .iter()
+        .chunks(each)
         .zip(&bundle.scores)
-        .map(|(phase, coding)| coding.decode(*phase))
+        .map(|(phases, coding)| coding.decode(phases))
         .collect())
 }
 
@@ -217,6 +218,7 @@ pub fn decrypt(
     Ok(bundle.prediction(&decrypt_integers(bundle, key, query, reply)?))
 }
 
+/// What the ciphertexts of a reply hold, with their noise.
 pub(crate) fn phases(
     bundle: &Bundle,
     key: &SecretKey,
@@ -224,8 +226,8 @@ pub(crate) fn phases(
     reply: &[u8],
 ) -> Result<Zeroizing<Vec<u64>>, FheError> {
     expect_key(bundle, key)?;
-    let outputs = bundle.scores.len();
-    let bodies = wire::read_reply(reply, key.params_id(), &bundle.model, query, outputs)?;
+    let ciphertexts = bundle.ciphertexts();
+    let bodies = wire::read_reply(reply, key.params_id(), &bundle.model, query, ciphertexts)?;
     let dimension = key.shape().lwe_dimension();
     let mut values = vec![0u64; dimension + 1];
     let phases = bodies

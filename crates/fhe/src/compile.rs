@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use self::drafts::{Draft, draft};
 use crate::{
     FheError,
-    bundle::Bundle,
+    bundle::{Bundle, ScoreCoding},
     model::{Body, Ensemble, Model, Node},
     noise,
     params::PlanKind,
@@ -143,8 +143,8 @@ fn finish(draft: Draft, candidates: Vec<Candidate>, model: &Model, options: Opti
     );
     program.bundle.model = digest(&program.bundle, &program.quantised);
     let variance = variance + noise::reply(params);
-    let levels = program.bundle.scores[0].levels;
-    program.flood = (noise::flood(variance, levels) * 64f64.exp2()) as u64;
+    let ScoreCoding { levels, digit, .. } = program.bundle.scores[0];
+    program.flood = (noise::flood(variance, digit) * 64f64.exp2()) as u64;
     program.explanation = Explanation {
         plan: params.kind.name().into(),
         params: params.id.name().into(),
@@ -158,7 +158,7 @@ fn finish(draft: Draft, candidates: Vec<Candidate>, model: &Model, options: Opti
         failure_log2: noise::failure_log2(),
         units: program.bundle.scores.iter().map(|score| score.unit).collect(),
         quantisation_error: error,
-        residual_leak: noise::residual_leak(variance, levels),
+        residual_leak: noise::residual_leak(variance, digit),
         edges_are_thresholds,
     };
     program

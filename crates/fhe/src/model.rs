@@ -411,6 +411,27 @@ impl Tree {
         deepest
     }
 
+    /// Mean and mean square of a place of the leaves, for walks that go either way at every split.
+    pub(crate) fn moments(&self, place: usize) -> (f64, f64) {
+        let mut shares = vec![0.0; self.nodes.len()];
+        shares[0] = 1.0;
+        let (mut mean, mut square) = (0.0, 0.0);
+        // Children come after their parents.
+        for (at, node) in self.nodes.iter().enumerate() {
+            match node {
+                Node::Split { left, right, .. } => {
+                    shares[*left] = shares[at] / 2.0;
+                    shares[*right] = shares[at] / 2.0;
+                }
+                Node::Leaf(values) => {
+                    mean += shares[at] * values[place];
+                    square += shares[at] * values[place] * values[place];
+                }
+            }
+        }
+        (mean, square)
+    }
+
     fn check(&self, edges: &[Vec<f64>], outputs: usize) -> Result<(), FheError> {
         let bad = |what: &str| Err(FheError::BadModel(what.into()));
         if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {

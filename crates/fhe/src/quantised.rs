@@ -104,13 +104,14 @@ fn leaf_ranges(tree: &Tree) -> Vec<(f64, f64)> {
     ranges
 }
 
-/// Trees in integers, and how their scores are coded on so many levels.
+/// Trees in integers, and how their scores are coded on so many levels, of which one ciphertext tells `digit` apart.
 ///
 /// The middle of each tree's leaves goes to the offset, so that the levels serve what differs between rows. No row can reach
 /// beyond the levels: the extremes of all trees together fit.
 pub(crate) fn quantise_trees(
     ensemble: &Ensemble,
     levels: u32,
+    digit: u32,
 ) -> Result<(Vec<QuantisedTree>, Vec<ScoreCoding>), FheError> {
     let ranges: Vec<_> = ensemble.trees.iter().map(leaf_ranges).collect();
     let mut codings: Vec<ScoreCoding> = ensemble
@@ -120,6 +121,7 @@ pub(crate) fn quantise_trees(
             offset: *base,
             unit: 0.0,
             levels,
+            digit,
         })
         .collect();
     for (tree, ranges) in ensemble.trees.iter().zip(&ranges) {
@@ -184,6 +186,25 @@ pub(crate) fn quantise_trees(
     Ok((trees, codings))
 }
 
+/// What rounding leaves adds to the scores, in deviations of the scores themselves: the most of all outputs. Leaves count
+/// as a walk that goes either way at every split meets them.
+pub(crate) fn rounding_of_leaves(ensemble: &Ensemble, scores: &[ScoreCoding]) -> f64 {
+    let mut variances = vec![(0.0, 0.0); scores.len()];
+    for tree in &ensemble.trees {
+        let outputs = variances[tree.output..].iter_mut().zip(&scores[tree.output..]);
+        for (place, ((spread, rounding), score)) in outputs.take(tree.width()).enumerate() {
+            let (mean, square) = tree.moments(place);
+            *spread += (square - mean * mean).max(0.0);
+            *rounding += score.unit * score.unit / 12.0;
+        }
+    }
+    variances
+        .into_iter()
+        .filter(|(spread, _)| *spread > 0.0)
+        .map(|(spread, rounding)| f64::sqrt(rounding / spread))
+        .fold(0.0, f64::max)
+}
+
 /// Codes of a feature on either side of its middle, in the `linear` plan.
 pub(crate) const STEPS: i32 = (1 << 11) - 1;
 
@@ -225,6 +246,7 @@ pub(crate) fn quantise_weights(
             offset,
             unit: 1.0,
             levels,
+            digit: levels,
         };
         // Rounded weights reach half a unit further, each.
         let room = coding.limit() / i64::from(STEPS) - weights.len() as i64 / 2 - 1;

@@ -137,7 +137,7 @@ impl Lwe {
     }
 }
 
-/// Scores under encryption, and the public key to re-randomise them with.
+/// The ciphertexts of all scores, and the public key to re-randomise them with.
 pub(crate) struct Scores {
     pub(crate) scores: Vec<Lwe>,
     /// An encryption of zero.
@@ -188,7 +188,7 @@ impl Program {
 
     /// Bytes that a reply has.
     pub fn reply_bytes(&self) -> usize {
-        wire::reply_len(self.bundle.params_id().params(), self.bundle.scores.len())
+        wire::reply_len(self.bundle.params_id().params(), self.bundle.ciphertexts())
     }
 
     fn bins(&self) -> impl Iterator<Item = usize> {

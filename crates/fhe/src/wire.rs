@@ -176,13 +176,18 @@ pub(crate) fn read_key(bytes: &[u8]) -> Result<(ParamsId, SeedBytes, &[u8]), Fhe
     Ok((id, seed, bodies))
 }
 
-/// Bytes of a reply with so many scores.
-pub(crate) fn reply_len(params: &Params, outputs: usize) -> usize {
-    HEADER + 2 * DIGEST + outputs * (params.shape.lwe_dimension() + 1) * usize::from(REPLY_WIDTH)
+/// Bytes of a reply with so many ciphertexts.
+pub(crate) fn reply_len(params: &Params, ciphertexts: usize) -> usize {
+    HEADER + 2 * DIGEST + ciphertexts * (params.shape.lwe_dimension() + 1) * usize::from(REPLY_WIDTH)
 }
 
-pub(crate) fn reply_start(id: ParamsId, model: &ModelDigest, query: &QueryDigest, outputs: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(reply_len(id.params(), outputs));
+pub(crate) fn reply_start(
+    id: ParamsId,
+    model: &ModelDigest,
+    query: &QueryDigest,
+    ciphertexts: usize,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(reply_len(id.params(), ciphertexts));
     header(REPLY, id, &mut out);
     out.extend_from_slice(model);
     out.extend_from_slice(query);
@@ -195,7 +200,7 @@ pub(crate) fn read_reply<'a>(
     id: ParamsId,
     model: &ModelDigest,
     query: &QueryDigest,
-    outputs: usize,
+    ciphertexts: usize,
 ) -> Result<&'a [u8], FheError> {
     let (found, rest) = read_header(REPLY, "a reply", bytes)?;
     expect_params(id, found)?;
@@ -208,6 +213,6 @@ pub(crate) fn read_reply<'a>(
     if digests[DIGEST..] != *query {
         return Err(FheError::OtherQuery);
     }
-    expect_length("the reply", reply_len(id.params(), outputs), bytes.len())?;
+    expect_length("the reply", reply_len(id.params(), ciphertexts), bytes.len())?;
     Ok(bodies)
 }

@@ -49,6 +49,8 @@ pub(super) fn draft(model: &Model, plan: PlanKind) -> Result<Draft, FheError> {
 
 /// Scores of trees and networks need no more levels: finer ones would change fewer than one class in thousands.
 const ENOUGH: u32 = 1 << 12;
+/// The most that rounding leaves may add to scores, in deviations of these, for one ciphertext to hold a score.
+const MOST_ROUNDING: f64 = 0.1;
 /// The weights of a linear model share the levels, and each multiplies [`quantised::STEPS`] of them.
 const ENOUGH_FOR_WEIGHT: u32 = 1 << 17;
 
@@ -181,7 +183,7 @@ fn pairs(model: &Model, ensemble: &Ensemble) -> Result<Draft, FheError> {
     let mut variance = noise::pairs(params, ensemble.edges.len(), 0.0);
     let mut wanted = levels(params, variance, ENOUGH)?;
     let (trees, scores, tables) = loop {
-        let (trees, scores) = quantised::quantise_trees(ensemble, wanted)?;
+        let (trees, scores) = quantised::quantise_trees(ensemble, wanted, wanted)?;
         let tables = crate::server::tables(&trees, outputs, params.pair_bins());
         let of_output =
             |tables: &crate::server::Tables| noise::pairs(params, tables.products(), tables.norm());
@@ -218,13 +220,20 @@ fn paths(model: &Model, ensemble: &Ensemble) -> Result<Draft, FheError> {
     let outputs = ensemble.base.len();
     let bins: Vec<usize> = ensemble.edges.iter().map(|edges| edges.len() + 1).collect();
     // The work does not depend on how scores are coded.
-    let (trees, _) = quantised::quantise_trees(ensemble, ENOUGH)?;
-    let work = PathsProgram::new(params, &bins, &trees, outputs, 1).work;
+    let (trees, _) = quantised::quantise_trees(ensemble, ENOUGH, ENOUGH)?;
+    let work = PathsProgram::new(params, &bins, &trees, outputs, &[1]).work;
     let chain = work.chain.iter().copied().max().unwrap_or(0);
     let variance = chain as f64 * noise::cmux(params);
-    let (trees, scores) = quantised::quantise_trees(ensemble, levels(params, variance, ENOUGH)?)?;
+    let digit = levels(params, variance, ENOUGH)?;
+    let (mut trees, mut scores) = quantised::quantise_trees(ensemble, digit, digit)?;
+    let rounding = quantised::rounding_of_leaves(ensemble, &scores);
+    if rounding > MOST_ROUNDING {
+        // Far enough from the square of the digit for the first ciphertext to say which of the integers it is.
+        let total = ENOUGH.min(digit * digit / 8).max(digit);
+        (trees, scores) = quantised::quantise_trees(ensemble, total, digit)?;
+    }
     let bundle = bundle(model, params, bins_coding(ensemble), scores);
-    let program = PathsProgram::new(params, &bins, &trees, outputs, bundle.scores[0].delta());
+    let program = PathsProgram::new(params, &bins, &trees, outputs, &bundle.scores[0].deltas());
     Ok(Draft {
         params,
         cost_us: bits_us(params, work.expansions, work.conversions) + work.gates as f64 * gate_us(params),

@@ -299,7 +299,12 @@ impl<'a> Draft<'a> {
             .map(|turns| out[turns.unit] / (2.0 * turns.scale))
             .collect();
         offset += slopes.iter().map(|slope| slope * half / 2.0).sum::<f64>();
-        let coding = |unit: f64, offset: f64| ScoreCoding { offset, unit, levels };
+        let coding = |unit: f64, offset: f64| ScoreCoding {
+            offset,
+            unit,
+            levels,
+            digit: levels,
+        };
         let limit = coding(1.0, 0.0).limit();
         let (least, most) = self.bounds(&exact, &slopes);
         let mut unit = (most - least) / 2.0 / limit as f64;

@@ -28,9 +28,8 @@ pub(crate) struct PathsProgram {
     unpacker: Unpacker,
     /// Coefficients between the scores of one leaf.
     stride: usize,
-    /// Distance between scores on the torus.
-    delta: u64,
     groups: Vec<Group>,
+    /// Ciphertexts of all scores.
     outputs: usize,
     pub(crate) work: Work,
 }
@@ -44,7 +43,7 @@ pub(crate) struct Work {
     pub(crate) conversions: usize,
     /// CMUX gates.
     pub(crate) gates: usize,
-    /// By output: CMUX gates on the longest way through each of its trees, together.
+    /// By ciphertext of a score: CMUX gates on the longest way through each of its trees, together.
     pub(crate) chain: Vec<usize>,
 }
 
@@ -78,8 +77,8 @@ struct Split {
 /// What a node selects.
 #[derive(Clone)]
 enum Value {
-    /// A leaf: by place.
-    Leaf(Vec<i64>),
+    /// A leaf: by place, on the torus.
+    Leaf(Vec<u64>),
     /// The entry of a table whose first coefficient is `at`.
     Entry { table: usize, at: usize },
     /// Another node: height (from 0) and index.
@@ -93,32 +92,34 @@ struct Root {
 }
 
 impl PathsProgram {
-    /// For features with so many bins each. `delta` is the distance between scores on the torus.
+    /// For codes with so many bins each. `deltas` are the distances between scores on the torus, one for each ciphertext of a
+    /// score.
     pub(crate) fn new(
         params: &Params,
         bins: &[usize],
         trees: &[QuantisedTree],
         outputs: usize,
-        delta: u64,
+        deltas: &[u64],
     ) -> Self {
         let layout = Layout::new(bins);
         let n = params.shape.n;
         let stride = 1 << layout.widest;
         let mut groups = vec![];
         let mut work = Work {
-            chain: vec![0; outputs],
+            chain: vec![0; outputs * deltas.len()],
             ..Work::default()
         };
-        let mut builder = Builder::new(&layout, n, stride, delta);
+        let mut builder = Builder::new(&layout, n, stride, deltas);
         for tree in trees {
             // Leaves with more values than a polynomial has places are evaluated in parts.
             let most = n / stride;
-            for from in (0..tree.width).step_by(most) {
-                let width = most.min(tree.width - from);
+            let places = tree.width * deltas.len();
+            for from in (0..places).step_by(most) {
+                let width = most.min(places - from);
                 builder.tree(tree, from, width, &mut work);
             }
             if builder.entries >= TABLES_AT_ONCE {
-                let full = std::mem::replace(&mut builder, Builder::new(&layout, n, stride, delta));
+                let full = std::mem::replace(&mut builder, Builder::new(&layout, n, stride, deltas));
                 groups.push(full.finish(&mut work));
             }
         }
@@ -141,9 +142,8 @@ impl PathsProgram {
         Self {
             unpacker,
             stride,
-            delta,
             groups,
-            outputs,
+            outputs: outputs * deltas.len(),
             work,
         }
     }
@@ -297,8 +297,7 @@ impl Evaluation<'_> {
             Value::Leaf(values) => {
                 let mut out = vec![0u64; shape.len()];
                 for (place, value) in values.iter().enumerate() {
-                    out[shape.k * shape.n + place * self.program.stride] =
-                        self.program.delta.wrapping_mul(*value as u64);
+                    out[shape.k * shape.n + place * self.program.stride] = *value;
                 }
                 out
             }

@@ -102,6 +102,45 @@ fn paths_agree() {
     }
 }
 
+/// Many trees with leaves that are small beside the sum of all: one ciphertext cannot tell such scores apart.
+#[test]
+fn scores_in_two_ciphertexts_agree() {
+    for (bins, outputs, width) in [(16, 1, 1), (1024, 1, 1), (16, 3, 3)] {
+        let shape = Shape {
+            features: 6,
+            bins,
+            trees: 60,
+            depth: 3,
+            outputs,
+            width,
+        };
+        let program = agree(&ensemble(shape, 21), Options::default(), 4, 22);
+        let coding = program.bundle().scores()[0];
+        assert!(coding.levels > 4 * coding.digit, "{coding:?}");
+        let single = crate::wire::reply_len(program.bundle().params_id().params(), outputs);
+        assert!(program.explanation().reply_bytes > single);
+    }
+}
+
+proptest! {
+    #[test]
+    fn two_phases_with_noise_decode_to_their_integer(digit in 16u32..2000, share in 0.0f64..1.0, noise in prop::array::uniform2(-0.49f64..0.49)) {
+        let levels = digit + (f64::from(digit) * f64::from(digit / 8 - 1) * share) as u32;
+        prop_assume!(levels > digit);
+        let coding = crate::bundle::ScoreCoding { offset: 0.0, unit: 1.0, levels, digit };
+        let within = 2f64.powi(64) / f64::from(digit);
+        for integer in [0, 1, -1, coding.limit(), -coding.limit(), coding.limit() / 3] {
+            let deltas = coding.deltas();
+            let phases: Vec<u64> = deltas
+                .iter()
+                .zip(noise)
+                .map(|(delta, noise)| delta.wrapping_mul(integer as u64).wrapping_add((noise * within) as i64 as u64))
+                .collect();
+            prop_assert_eq!(coding.decode(&phases), integer);
+        }
+    }
+}
+
 #[test]
 fn networks_agree() {
     for (features, units, outputs) in [(1, 1, 1), (30, 16, 1), (8, 5, 3), (20, 6, 10)] {

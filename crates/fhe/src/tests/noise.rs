@@ -17,8 +17,14 @@ fn measure(program: &Program, model: &Model, rows: usize) -> (f64, f64) {
         let reply = party.answer(program, &query, &pool);
         let phases = client::phases(program.bundle(), &party.key, &query.digest, &reply).unwrap();
         let exact = program.clear_integers(&program.bundle().quantise(&row).unwrap());
-        for ((phase, exact), coding) in phases.iter().zip(exact).zip(program.bundle().scores()) {
-            let expected = coding.delta().wrapping_mul(exact as u64);
+        let expected = exact
+            .iter()
+            .zip(program.bundle().scores())
+            .flat_map(|(exact, coding)| {
+                let deltas = coding.deltas().into_iter();
+                deltas.map(|delta| delta.wrapping_mul(*exact as u64))
+            });
+        for (phase, expected) in phases.iter().zip(expected) {
             errors.push(phase.wrapping_sub(expected) as i64 as f64 * (-64.0f64).exp2());
         }
     }
@@ -33,7 +39,7 @@ fn measure(program: &Program, model: &Model, rows: usize) -> (f64, f64) {
 /// formula would waste precision. And with flooding, which takes what is left, every score stays where it is.
 fn compare(mut program: Program, model: &Model, rows: usize) {
     let (levels, predicted) = (
-        program.explanation().levels,
+        program.bundle().scores()[0].digit,
         program.explanation().noise_log2.exp2(),
     );
     let flood = std::mem::take(&mut program.flood) as f64 * (-64.0f64).exp2();

@@ -11,7 +11,8 @@ pub(super) struct Builder<'a> {
     layout: &'a Layout,
     n: usize,
     stride: usize,
-    delta: u64,
+    /// Distances between scores on the torus, one for each ciphertext of a score.
+    deltas: &'a [u64],
     /// By feature: the table that still has room, and its next free coefficient.
     open: Vec<Option<(usize, usize)>>,
     pub(super) entries: usize,
@@ -22,12 +23,12 @@ pub(super) struct Builder<'a> {
 type Built = (Value, usize);
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(layout: &'a Layout, n: usize, stride: usize, delta: u64) -> Self {
+    pub(super) fn new(layout: &'a Layout, n: usize, stride: usize, deltas: &'a [u64]) -> Self {
         Self {
             layout,
             n,
             stride,
-            delta,
+            deltas,
             open: vec![None; layout.bits.len()],
             entries: 0,
             group: Group {
@@ -38,14 +39,16 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Places `from..from + width` of the leaves of a tree.
+    /// Places `from..from + width` of the leaves of a tree, a place being a ciphertext of a score.
     pub(super) fn tree(&mut self, tree: &QuantisedTree, from: usize, width: usize, work: &mut Work) {
         // Children come after their parents: from the back, every child is built before its parent.
         let mut built: Vec<Option<Built>> = vec![None; tree.nodes.len()];
         let only = only_feature(tree);
         for at in (0..tree.nodes.len()).rev() {
             let value = match &tree.nodes[at] {
-                QuantisedNode::Leaf(values) => (Value::Leaf(values[from..from + width].to_vec()), 0),
+                QuantisedNode::Leaf(values) => {
+                    (Value::Leaf(places(self.deltas, values, from, width).collect()), 0)
+                }
                 QuantisedNode::Split {
                     feature,
                     threshold,
@@ -70,7 +73,7 @@ impl<'a> Builder<'a> {
             built[at] = Some(value);
         }
         if let Some((value, chain)) = built[0].take() {
-            let output = tree.output + from;
+            let output = tree.output * self.deltas.len() + from;
             for chain_of in &mut work.chain[output..output + width] {
                 *chain_of += chain;
             }
@@ -102,9 +105,9 @@ impl<'a> Builder<'a> {
         self.entries += 1;
         let body = &mut self.group.tables[table].body;
         for bin in 0..1usize << bits {
-            let values = leaf_below(tree, at, bin);
-            for (place, value) in values[from..from + width].iter().enumerate() {
-                body[start + place * self.stride + bin] = self.delta.wrapping_mul(*value as u64);
+            let values = places(self.deltas, leaf_below(tree, at, bin), from, width);
+            for (place, value) in values.enumerate() {
+                body[start + place * self.stride + bin] = value;
             }
         }
         (Value::Entry { table, at: start }, bits)
@@ -217,6 +220,17 @@ fn only_feature(tree: &QuantisedTree) -> Vec<Only> {
         }
     }
     only
+}
+
+/// Places of a leaf on the torus: each value once for each ciphertext of a score.
+fn places<'a>(
+    deltas: &'a [u64],
+    values: &'a [i64],
+    from: usize,
+    width: usize,
+) -> impl Iterator<Item = u64> + 'a {
+    (from..from + width)
+        .map(|place| deltas[place % deltas.len()].wrapping_mul(values[place / deltas.len()] as u64))
 }
 
 /// The leaf of a subtree over one feature.
