@@ -36,7 +36,7 @@ class Asterism:
 
     def __init__(self, binary, data):
         self.binary, self.data, self.port = binary, data, four_free_ports()
-        self.process = subprocess.Popen([binary, "--data", data, "up", "--port", str(self.port)], stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([binary, "--data", data, "up", "--port", str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             if subprocess.run(self.command("models", "list"), capture_output=True).returncode == 0:
                 return
@@ -74,7 +74,7 @@ def main(binary):
 
 def check(asterism, scratch):
     dataset = asterism.run("datasets", "upload", DATA)[-1]["name"]
-    model = asterism.run("models", "train", dataset, "--label", LABEL, "--algorithm", "trees", "--hyper", "depth=3", "--hyper", "trees=20")[-1]["name"]
+    model = asterism.run("models", "train", dataset, "--label", LABEL, "--algorithm", "trees", "--param", "depth=3", "--param", "trees=20")[-1]["name"]
     client = triton.InferenceServerClient(f"127.0.0.1:{asterism.port + 2}")
     headers = {"authorization": f"Bearer {asterism.token()}"}
 
