@@ -228,8 +228,8 @@ fn paths(model: &Model, ensemble: &Ensemble) -> Result<Draft, FheError> {
     let (mut trees, mut scores) = quantised::quantise_trees(ensemble, digit, digit)?;
     let rounding = quantised::rounding_of_leaves(ensemble, &scores);
     if rounding > MOST_ROUNDING {
-        // Far enough from the square of the digit for the first ciphertext to say which of the integers it is.
-        let total = ENOUGH.min(digit * digit / 8).max(digit);
+        // Below the square of the digit the first ciphertext says which of the integers it is; half of it leaves a margin.
+        let total = ENOUGH.min(digit * digit / 2).max(digit);
         (trees, scores) = quantised::quantise_trees(ensemble, total, digit)?;
     }
     let bundle = bundle(model, params, bins_coding(ensemble), scores);

@@ -125,7 +125,7 @@ fn scores_in_two_ciphertexts_agree() {
 proptest! {
     #[test]
     fn two_phases_with_noise_decode_to_their_integer(digit in 16u32..2000, share in 0.0f64..1.0, noise in prop::array::uniform2(-0.49f64..0.49)) {
-        let levels = digit + (f64::from(digit) * f64::from(digit / 8 - 1) * share) as u32;
+        let levels = digit + (f64::from(digit) * f64::from(digit / 2 - 1) * share) as u32;
         prop_assume!(levels > digit);
         let coding = crate::bundle::ScoreCoding { offset: 0.0, unit: 1.0, levels, digit };
         let within = 2f64.powi(64) / f64::from(digit);
