@@ -43,3 +43,18 @@ pub const KMS_KEY_AGE: &str = "asterism.kms.key.age";
 pub const AUDIT_APPENDED: &str = "asterism.audit.appended";
 /// Gauge: events that wait in an outbox.
 pub const AUDIT_LAG: &str = "asterism.audit.lag";
+
+/// Histogram, seconds: a stage of an encrypted evaluation; attributes [`FHE_STAGE`] and [`FHE_PLAN`].
+pub const FHE_STAGE_DURATION: &str = "asterism.fhe.stage.duration";
+/// Bounds of [`FHE_STAGE_DURATION`], in seconds: stages take from microseconds to seconds.
+pub const FHE_STAGE_BUCKETS: [f64; 12] = [
+    1e-4, 2.5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+/// Attribute: `ingest`, `expand`, `product`, `extract`.
+pub const FHE_STAGE: &str = "stage";
+/// Attribute: `linear`, `pairs`, `paths`, `neurons`.
+pub const FHE_PLAN: &str = "plan";
+/// Histogram, bytes: an encrypted query; attribute [`FHE_PLAN`].
+pub const FHE_QUERY_SIZE: &str = "asterism.fhe.query.size";
+/// Bounds of [`FHE_QUERY_SIZE`], in bytes.
+pub const FHE_QUERY_BUCKETS: [f64; 8] = [16e3, 32e3, 64e3, 128e3, 256e3, 512e3, 1e6, 4e6];

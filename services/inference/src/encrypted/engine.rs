@@ -2,11 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use asterism_chassis::call::Caller;
+use asterism_chassis::{call::Caller, telemetry::names};
 use asterism_fhe::{
     FheError,
     server::{Evaluation, EvaluationKey},
 };
+use opentelemetry::{KeyValue, global, metrics::Histogram};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +66,39 @@ impl Waiter {
     }
 }
 
+/// What evaluations are measured by.
+struct Meters {
+    stages: Histogram<f64>,
+    sizes: Histogram<f64>,
+}
+
+impl Meters {
+    fn new() -> Self {
+        let meter = global::meter(names::SCOPE);
+        Self {
+            stages: meter
+                .f64_histogram(names::FHE_STAGE_DURATION)
+                .with_unit("s")
+                .with_boundaries(names::FHE_STAGE_BUCKETS.to_vec())
+                .build(),
+            sizes: meter
+                .f64_histogram(names::FHE_QUERY_SIZE)
+                .with_unit("By")
+                .with_boundaries(names::FHE_QUERY_BUCKETS.to_vec())
+                .build(),
+        }
+    }
+
+    fn record(&self, plan: &'static str, query: &[u8], evaluation: &Evaluation) {
+        let plan = KeyValue::new(names::FHE_PLAN, plan);
+        self.sizes.record(query.len() as f64, std::slice::from_ref(&plan));
+        for (stage, took) in &evaluation.stages {
+            let stage = KeyValue::new(names::FHE_STAGE, stage.name());
+            self.stages.record(took.as_secs_f64(), &[stage, plan.clone()]);
+        }
+    }
+}
+
 /// The threads, and the way to them.
 pub struct Engine {
     pool: Arc<ThreadPool>,
@@ -72,6 +106,7 @@ pub struct Engine {
     places: Arc<Semaphore>,
     /// Evaluations at once and those that wait.
     queue: Arc<Semaphore>,
+    meters: Arc<Meters>,
 }
 
 impl Engine {
@@ -93,6 +128,7 @@ impl Engine {
             queue: Arc::new(Semaphore::new(
                 threads.saturating_add(queue).min(Semaphore::MAX_PERMITS),
             )),
+            meters: Arc::new(Meters::new()),
         })
     }
 
@@ -113,7 +149,7 @@ impl Engine {
             place = self.places.clone().acquire_owned() => place.map_err(|_| InferenceError::Cancelled)?,
             () = waiter.ended() => return Err(waiter.over()),
         };
-        let (pool, waiter) = (self.pool.clone(), waiter.clone());
+        let (pool, waiter, meters) = (self.pool.clone(), waiter.clone(), self.meters.clone());
         // A panic in the evaluation comes out of here, and the gate fails this one request.
         blocking(move || {
             let _place = place;
@@ -126,6 +162,8 @@ impl Engine {
                     other => EncryptedError::of_query(other).into(),
                 })?;
             compiled.took(begun.elapsed());
+            let plan = compiled.program().bundle().params_id().params().kind.name();
+            meters.record(plan, &query, &evaluation);
             Ok(evaluation)
         })
         .await
