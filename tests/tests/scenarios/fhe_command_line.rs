@@ -12,6 +12,7 @@ use asterism::{
 };
 use asterism_chassis::identity::Role;
 use asterism_client::proto::inference::Algorithm;
+use asterism_crypto::Digest;
 use serde_json::Value;
 
 use crate::support::{BREAST_CANCER, order, train, upload};
@@ -321,6 +322,10 @@ async fn a_model_of_the_service_is_asked_by_files_and_by_rows() {
     // And with keys that are made and forgotten.
     let forgotten = ask(&["predict", &model, "--file", &at("rows.csv")]);
     assert_eq!(forgotten, by_rows);
+    let (kept, _) = services.encrypted.evaluation_keys(10, "").await.unwrap();
+    let kept: Vec<&str> = kept.iter().map(|key| key.name.as_str()).collect();
+    let own = Digest::of(&std::fs::read(evaluation_key).unwrap());
+    assert_eq!(kept, [format!("evaluationKeys/{own}")]);
 
     // A model of XGBoost's, here and there.
     let (files, _) = Files::of("breast_cancer");

@@ -68,6 +68,7 @@ pub(super) async fn predict_held_out(
         "{agreed} of {} as in the clear, {:.1} ms a row ({plan}); probabilities within {furthest:.4}",
         found.rows, found.ms_per_row
     );
+    asked.forget_key().await?;
     Ok((found, detail))
 }
 

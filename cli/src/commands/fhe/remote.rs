@@ -7,7 +7,8 @@ use asterism_client::{
     proto::inference::{CompiledModel, Plan},
 };
 use asterism_fhe::{bundle::Bundle, params::ParamsId, server::EvaluationKey};
-use serde_json::json;
+use asterism_learn::dataset::Matrix;
+use serde_json::{Value, json};
 
 use super::{keys, read, refused, report, rows, write};
 use crate::{
@@ -176,6 +177,21 @@ pub(super) async fn predict(
         }
         None => EncryptedModel::open(&services.encrypted, model).await?,
     };
+    let lines = answers(&asked, file, &matrix, output).await;
+    if kept.is_none() {
+        // Nobody has the secret key to it any more.
+        asked.forget_key().await?;
+    }
+    output.rows(rows::HEADER, &lines?);
+    Ok(())
+}
+
+async fn answers(
+    asked: &EncryptedModel,
+    file: &Path,
+    matrix: &Matrix,
+    output: Output,
+) -> Result<Vec<([String; 3], Value)>, CliError> {
     let bundle = asked.bundle();
     for (index, row) in matrix.iter().enumerate() {
         bundle
@@ -191,8 +207,7 @@ pub(super) async fn predict(
         bar.inc(1);
     }
     bar.finish_and_clear();
-    output.rows(rows::HEADER, &lines);
-    Ok(())
+    Ok(lines)
 }
 
 /// The key of a directory that `keygen` wrote, its evaluation key registered; none for plans without.

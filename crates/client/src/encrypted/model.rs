@@ -155,6 +155,14 @@ impl EncryptedModel {
         self.asked.kept.as_ref()
     }
 
+    /// Deletes the evaluation key from the service, where only so many have room: for a key that is not going to be kept.
+    pub async fn forget_key(self) -> Result<(), ClientError> {
+        match &self.asked.kept {
+            Some(kept) => self.inference.delete_evaluation_key(&kept.evaluation_key).await,
+            None => Ok(()),
+        }
+    }
+
     /// Predicts one row; NaN is a missing value.
     ///
     /// # Errors

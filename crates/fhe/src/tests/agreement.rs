@@ -46,6 +46,29 @@ fn linear_scores_agree() {
     }
 }
 
+/// Regressions have one score, which is the answer, and no class.
+#[test]
+fn regressions_agree() {
+    let shape = Shape {
+        features: 5,
+        bins: 16,
+        trees: 20,
+        depth: 3,
+        outputs: 1,
+        width: 1,
+    };
+    for model in [linear(13, 1, 23), ensemble(shape, 24), network(7, 4, 1, 25)] {
+        let model = Model {
+            link: Link::Identity,
+            classes: vec![],
+            ..model
+        };
+        let program = agree(&model, Options::default(), 3, 26);
+        let made = program.clear(&vec![0.5; model.features.len()]).unwrap();
+        assert!(made.class.is_none() && made.probabilities.is_empty() && made.scores.len() == 1);
+    }
+}
+
 #[test]
 fn every_set_of_pairs_agrees() {
     for (bins, id) in [
