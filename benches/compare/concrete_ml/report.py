@@ -153,10 +153,10 @@ def as_markdown(lines, options):
         "unchanged, and predicts the same integers. Other models are of the same sizes, trained by each system itself on the same rows.\n"
         "- Concrete ML runs with its defaults (error probability included) at 6 bits for trees, 8 for logistic regression, 4 for weights and "
         "activations of networks; fully encrypted (`circuit.run`), not simulated.\n"
-        "- Scores under encryption are rounded. Where hundreds of trees share few levels (`announced_error` of `asterism fhe bench`), "
-        "leaves round to nothing and accuracy is lost: compare the last column.\n"
+        "- Scores under encryption are rounded (`announced_error` of `asterism fhe bench`); what that does to accuracy, the last column "
+        "of the second table shows.\n"
         "- The two promise different things. Concrete ML's circuits work on keys and messages of its own TFHE parameters; "
-        "Asterism's plans use no bootstrapping where the model's form allows it, send larger requests, and some (see "
+        "Asterism's plans use no bootstrapping, send larger requests, and some (see "
         "`edges_are_thresholds` in `asterism fhe explain`) show clients the values that a model splits on.",
     ]
     return "\n\n".join(parts) + "\n"
