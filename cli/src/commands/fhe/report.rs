@@ -15,6 +15,8 @@ pub(super) fn explanation(explanation: &Explanation, more: &[(&str, String)], va
         ("evaluation key", key(explanation.key_bytes as u64)),
         ("products", explanation.products.to_string()),
         ("wrong score", wrong_score(explanation.failure_log2)),
+        ("precision", precision(explanation.units.iter().copied())),
+        ("replies leak", leak(explanation.residual_leak)),
         ("clients learn", learnt(explanation.edges_are_thresholds)),
     ];
     facts.extend(explanation.candidates.iter().map(|plan| {
@@ -40,6 +42,11 @@ pub(super) fn compiled(model: &CompiledModel, more: &[(&str, String)], said: Val
             format!("{}: {floor_ms:.2} ms of a thread", model.products),
         ),
         ("wrong score", wrong_score(model.failure_log2)),
+        (
+            "precision",
+            precision(model.scores.iter().map(|score| score.unit)),
+        ),
+        ("replies leak", leak(model.residual_leak)),
         ("clients learn", learnt(model.edges_are_thresholds)),
     ];
     if let Some(us) = model.measured_us {
@@ -108,6 +115,15 @@ fn key(bytes: u64) -> String {
 
 fn wrong_score(failure_log2: f64) -> String {
     format!("with a probability of 2^{failure_log2:.0}")
+}
+
+/// Half of the distance between scores that are told apart.
+fn precision(units: impl Iterator<Item = f64>) -> String {
+    format!("scores to {:.2e}", units.fold(0.0, f64::max) / 2.0)
+}
+
+fn leak(distance: f64) -> String {
+    format!("at most {distance:.1e} (statistical distance) by their noise, beyond the scores")
 }
 
 fn learnt(thresholds: bool) -> String {
