@@ -44,6 +44,29 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
     Ok(fs::read(path)?)
 }
 
+/// Deletes a small secret file: overwrites its bytes in place with zeros, fsyncs, unlinks, and fsyncs the directory. A file that
+/// is not there is done already.
+///
+/// On file systems that copy on write, and on flash, old blocks may outlive this until they are reused: what must not be found there
+/// has to lie on an encrypted disk.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn shred(path: &Path) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    match OpenOptions::new().write(true).open(path) {
+        Ok(mut file) => {
+            let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            file.write_all(&vec![0; length])?;
+            file.sync_all()?;
+            fs::remove_file(path)?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    sync_dir(dir)
+}
+
 /// Makes a directory, and those above it, that only its owner may enter.
 ///
 /// # Errors
