@@ -60,4 +60,19 @@ impl Settings for Config {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let lifecycle = &self.lifecycle;
+        if !(1..=MAX_WINDOW_MS / 1000).contains(&lifecycle.min_destroy_window_seconds) {
+            let key = "lifecycle.min_destroy_window_seconds";
+            return Err(ConfigError::invalid(key, "must be 1 second to 30 days"));
+        }
+        if lifecycle.sweep_seconds == 0 {
+            return Err(ConfigError::invalid(
+                "lifecycle.sweep_seconds",
+                "must be at least 1",
+            ));
+        }
+        Ok(())
+    }
 }

@@ -41,7 +41,9 @@ pub enum KmsError {
         state: State,
     },
     /// The version is older than the key's settings allow.
-    #[error("version {version} of the key `{key}` may not decrypt or verify any more: the key's minimum is {minimum}")]
+    #[error(
+        "version {version} of the key `{key}` may not decrypt or verify any more: the key's minimum is {minimum}"
+    )]
     VersionTooOld {
         /// Which key.
         key: String,

@@ -12,6 +12,7 @@ mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod version_keys;
 
 pub use changes::{KeyUpdate, MAX_WINDOW_MS, MIN_WINDOW_MS};

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod root;
 mod service;
 mod sweeper;
+mod upgrade;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -87,24 +88,39 @@ pub async fn start_with_clock(
 /// Opens the store and the root key, and does what became due while the service was down.
 fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>), StartError> {
     let data_dir = &config.common.data_dir;
+    upgrade::settle(data_dir)?;
+    let (mut foundation, mut keyring) = open_store(config)?;
+    if keyring.needs_upgrade().map_err(other)? {
+        upgrade::copy(data_dir, &keyring)?;
+        drop((foundation, keyring));
+        upgrade::exchange(data_dir)?;
+        (foundation, keyring) = open_store(config)?;
+        tracing::info!("wrapped all key material anew, each version under a key of its own");
+    }
+    let swept = keyring.sweep_orphans().map_err(other)?;
+    if swept > 0 {
+        tracing::info!(
+            count = swept,
+            "shredded wrapping keys of versions that were never made"
+        );
+    }
+    sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
+    Ok((foundation, Arc::new(keyring)))
+}
+
+fn open_store(config: &Config) -> Result<(Foundation, Keyring), StartError> {
+    let data_dir = &config.common.data_dir;
     let foundation = Foundation::open("kms", &config.common)?;
     let root = root::open(data_dir, &config.root_key, &*foundation.records)?;
     let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
     let min_window_ms = config.lifecycle.min_destroy_window_seconds.saturating_mul(1000);
-    let keyring = Keyring::new(
-        foundation.records.clone(),
-        Arc::new(version_keys),
-        root,
-        min_window_ms,
-    );
-    let swept = keyring
-        .sweep_orphans()
-        .map_err(|error| StartError::Other(error.to_string()))?;
-    if swept > 0 {
-        tracing::info!(count = swept, "shredded wrapping keys of versions that were never made");
-    }
-    sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
-    Ok((foundation, Arc::new(keyring)))
+    let records = foundation.records.clone();
+    let keyring = Keyring::new(records, Arc::new(version_keys), root, min_window_ms);
+    Ok((foundation, keyring))
+}
+
+fn other(error: KmsError) -> StartError {
+    StartError::Other(error.to_string())
 }
 
 /// The whole process.

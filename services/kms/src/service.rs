@@ -271,8 +271,7 @@ impl KeyManagementService for Adapter {
                     trail.remark("KEY_COMPROMISED");
                 }
                 let request = on.request(&message.request_id)?;
-                on.keyring
-                    .set_state(&on.key.id, version, to, &request, on.now_ms)
+                on.keyring.set_state(&on.key.id, version, to, &request, on.now_ms)
             },
         )
         .await
@@ -385,7 +384,11 @@ impl KeyManagementService for Adapter {
             request,
             |r| &r.name,
             |on, message, trail| {
-                let data_key = on.keyring.generate_data_key(&on.key, &message.additional_authenticated_data, on.now_ms)?;
+                let data_key = on.keyring.generate_data_key(
+                    &on.key,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
                 on.note(trail, data_key.version).output(&data_key.wrapped);
                 let plaintext = data_key.plaintext.expose().to_vec();
                 Ok(pb::GenerateDataKeyResponse {
@@ -411,8 +414,12 @@ impl KeyManagementService for Adapter {
             |on, message, trail| {
                 wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
                 let plaintext = zeroize::Zeroizing::new(message.plaintext);
-                let (ciphertext, key_version) =
-                    on.keyring.encrypt(&on.key, &plaintext, &message.additional_authenticated_data, on.now_ms)?;
+                let (ciphertext, key_version) = on.keyring.encrypt(
+                    &on.key,
+                    &plaintext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
                 on.note(trail, key_version).output(&ciphertext);
                 Ok(pb::EncryptResponse {
                     ciphertext_crc32c: crc32c(&ciphertext),
@@ -439,8 +446,12 @@ impl KeyManagementService for Adapter {
                     message.ciphertext_crc32c,
                 )?;
                 trail.input(&message.ciphertext);
-                let (plaintext, key_version) =
-                    on.keyring.decrypt(&on.key, &message.ciphertext, &message.additional_authenticated_data, on.now_ms)?;
+                let (plaintext, key_version) = on.keyring.decrypt(
+                    &on.key,
+                    &message.ciphertext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
                 on.note(trail, key_version);
                 let plaintext = plaintext.expose().to_vec();
                 Ok(pb::DecryptResponse {
@@ -483,7 +494,13 @@ impl KeyManagementService for Adapter {
             |r| &r.name,
             |on, message, trail| {
                 trail.input(&message.mac);
-                let version = on.keyring.verify_mac(&on.key, &message.data, &message.mac, message.key_version, on.now_ms)?;
+                let version = on.keyring.verify_mac(
+                    &on.key,
+                    &message.data,
+                    &message.mac,
+                    message.key_version,
+                    on.now_ms,
+                )?;
                 on.note(trail, version.unwrap_or(0));
                 Ok(pb::VerifyMacResponse {
                     valid: version.is_some(),
@@ -530,7 +547,9 @@ impl KeyManagementService for Adapter {
                 let digest = wire::verify_input(message.input)?;
                 trail.input_digest(digest);
                 let signature = wire::signature(&message.signature)?;
-                let version = on.keyring.verify(&on.key, &digest, &signature, message.key_version, on.now_ms)?;
+                let version =
+                    on.keyring
+                        .verify(&on.key, &digest, &signature, message.key_version, on.now_ms)?;
                 on.note(trail, version.unwrap_or(0));
                 Ok(pb::AsymmetricVerifyResponse {
                     valid: version.is_some(),
@@ -551,7 +570,8 @@ impl KeyManagementService for Adapter {
             .blocking("kms.GetPublicKey", request, move |_, message, trail| {
                 let id = KeyId::from_name(&message.name)?;
                 trail.resource(id.name()).silent();
-                let (public, key_version) = keyring.public_key(&*keyring.get(&id)?, message.key_version, clock())?;
+                let (public, key_version) =
+                    keyring.public_key(&*keyring.get(&id)?, message.key_version, clock())?;
                 Ok(pb::PublicKey {
                     name: id.name(),
                     key_version,

@@ -60,10 +60,7 @@ pub(crate) fn activation_time(time: Option<prost_types::Timestamp>) -> Result<Op
 }
 
 /// What an update of a key asks for: the fields that its mask names.
-pub(crate) fn key_update(
-    key: pb::Key,
-    mask: Option<prost_types::FieldMask>,
-) -> Result<KeyUpdate, KmsError> {
+pub(crate) fn key_update(key: pb::Key, mask: Option<prost_types::FieldMask>) -> Result<KeyUpdate, KmsError> {
     let paths = mask.unwrap_or_default().paths;
     if paths.is_empty() {
         return Err(KmsError::field("update_mask", "must name at least one field"));
@@ -82,8 +79,11 @@ pub(crate) fn key_update(
             }
             "rotation_period" => {
                 let period = key.rotation_period;
-                update.rotation_period_ms =
-                    Some(period.map(|period| length("key.rotation_period", period)).transpose()?);
+                update.rotation_period_ms = Some(
+                    period
+                        .map(|period| length("key.rotation_period", period))
+                        .transpose()?,
+                );
             }
             "next_rotation_time" => {
                 let time = key

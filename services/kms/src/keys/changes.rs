@@ -201,10 +201,7 @@ impl Keyring {
         self.change(id, parameters, request, |loaded| {
             let old = loaded.key.version(version)?.record();
             let record = work(&loaded.key, old)?;
-            Ok((
-                Batch::new().put(state_record(id, version), encode(&record)),
-                None,
-            ))
+            Ok((Batch::new().put(state_record(id, version), encode(&record)), None))
         })
     }
 }

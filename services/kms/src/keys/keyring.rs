@@ -5,11 +5,11 @@
 //! Time is an argument everywhere.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use asterism_crypto::{Digest, KeyRef, SecretKey, envelope};
+use asterism_crypto::{Digest, KeyRef, SecretBytes, SecretKey, envelope};
 use asterism_store::{Batch, Records, StoreError};
 
 use crate::{
@@ -18,8 +18,8 @@ use crate::{
         Key, KeyId, KeyType, State,
         material::Material,
         record::{
-            KEY, KeyRecord, RequestRecord, STATE, StateRecord, VERSION, VersionRecord, decode, encode,
-            key_record, request_record, state_record, version_record, versions_of, wrap_context,
+            KEY, KeyRecord, RequestRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record,
+            request_record, state_record, version_record, versions_of, wrap_context,
         },
         version_keys::{self, VersionKeys},
     },
@@ -92,19 +92,6 @@ impl Keyring {
             changes: Mutex::default(),
             min_window_ms,
         }
-    }
-
-    /// Shreds wrapping keys that no version has: what a crash left. Only before anything else is done.
-    ///
-    /// # Errors
-    /// The store's own.
-    pub fn sweep_orphans(&self) -> Result<usize, KmsError> {
-        let mut kept = HashSet::new();
-        self.each(VERSION, |_, stored| {
-            kept.extend(decode::<VersionRecord>(stored)?.wrapping_key);
-            Ok(())
-        })?;
-        self.version_keys.sweep(&kept)
     }
 
     /// Creates a key: durable when this returns.
@@ -285,15 +272,15 @@ impl Keyring {
         Ok((record, key))
     }
 
-    /// Goes through all records of a kind.
+    /// Goes through all records under a prefix.
     pub(crate) fn each(
         &self,
-        kind: u8,
+        prefix: &[u8],
         mut see: impl FnMut(&[u8], &[u8]) -> Result<(), KmsError>,
     ) -> Result<(), KmsError> {
-        let mut from = vec![kind];
+        let mut from = prefix.to_vec();
         loop {
-            let page = self.records.scan(&from, &[kind], PAGE)?;
+            let page = self.records.scan(&from, prefix, PAGE)?;
             for (at, stored) in &page {
                 see(at, stored)?;
             }
@@ -319,18 +306,9 @@ impl Keyring {
             return Err(self.gone(key, version));
         };
         let record: VersionRecord = decode(&record)?;
-        let context = wrap_context(&key.id, version, key.key_type);
-        let opened = match &record.wrapping_key {
-            Some(name) => {
-                let Some(bytes) = self.version_keys.get(name)? else {
-                    return Err(self.gone(key, version));
-                };
-                let wrapping = version_keys::wrapping_key(&self.root, &bytes, name);
-                envelope::open(&wrapping, &record.wrapped, &context)
-            }
-            None => envelope::open(&self.root, &record.wrapped, &context),
+        let Some(bytes) = self.unwrap(&key.id, version, key.key_type, &record)? else {
+            return Err(self.gone(key, version));
         };
-        let bytes = opened.map_err(|_| KmsError::Damaged("wrapped key material"))?;
         let material = Arc::new(Material::from_bytes(key.key_type, &bytes)?);
         key.materials
             .lock()
@@ -361,25 +339,57 @@ impl Keyring {
         key_type: KeyType,
     ) -> Result<(Batch, String), KmsError> {
         let bytes = Material::generate(key_type)?;
+        let (record, name) = self.wrap(id, version, key_type, &bytes)?;
+        let at = version_record(id, version);
+        Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
+    }
+
+    /// Wraps material under a fresh wrapping key, which is durable when this returns, and named.
+    pub(crate) fn wrap(
+        &self,
+        id: &KeyId,
+        version: u32,
+        key_type: KeyType,
+        bytes: &SecretBytes,
+    ) -> Result<(VersionRecord, String), KmsError> {
         let (name, half) = version_keys::fresh()?;
         let wrapping = version_keys::wrapping_key(&self.root, half.as_slice(), &name);
         let root_ref = KeyRef {
             key: "root".to_owned(),
             version: 1,
         };
-        let wrapped = envelope::seal(
-            &wrapping,
-            &root_ref,
-            bytes.expose(),
-            &wrap_context(id, version, key_type),
-        )?;
+        let context = wrap_context(id, version, key_type);
+        let wrapped = envelope::seal(&wrapping, &root_ref, bytes.expose(), &context)?;
         self.version_keys.put(&name, &half)?;
-        let at = version_record(id, version);
         let record = VersionRecord {
             wrapped,
             wrapping_key: Some(name.clone()),
         };
-        Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
+        Ok((record, name))
+    }
+
+    /// Unwraps material; `None` when its wrapping key is gone.
+    pub(crate) fn unwrap(
+        &self,
+        id: &KeyId,
+        version: u32,
+        key_type: KeyType,
+        record: &VersionRecord,
+    ) -> Result<Option<SecretBytes>, KmsError> {
+        let context = wrap_context(id, version, key_type);
+        let opened = match &record.wrapping_key {
+            Some(name) => {
+                let Some(half) = self.version_keys.get(name)? else {
+                    return Ok(None);
+                };
+                let wrapping = version_keys::wrapping_key(&self.root, &half, name);
+                envelope::open(&wrapping, &record.wrapped, &context)
+            }
+            None => envelope::open(&self.root, &record.wrapped, &context),
+        };
+        opened
+            .map(Some)
+            .map_err(|_| KmsError::Damaged("wrapped key material"))
     }
 
     /// What the request id already did, if anything.

@@ -152,7 +152,10 @@ mod tests {
     #[test]
     fn every_pair_of_states_is_a_step_or_is_refused() {
         for (index, state) in ALL.iter().enumerate() {
-            assert_eq!(*state as usize, index, "the tables are in the order of the states");
+            assert_eq!(
+                *state as usize, index,
+                "the tables are in the order of the states"
+            );
         }
         for from in ALL {
             for to in ALL {

@@ -196,15 +196,24 @@ mod tests {
         assert_eq!((key.format, key.revision, key.min_version), (1, 0, 1));
         assert_eq!(key.created_at_ms, [1000, 2000]);
         let version: VersionRecord = decode(FORMAT_1_VERSION.as_bytes()).expect("read");
-        assert_eq!((version.wrapped.as_slice(), version.wrapping_key), (b"AEv\x01\x01".as_slice(), None));
+        assert_eq!(
+            (version.wrapped.as_slice(), version.wrapping_key),
+            (b"AEv\x01\x01".as_slice(), None)
+        );
         let again = KeyRecord::read(&encode(&key.next())).expect("read");
         assert_eq!((again.format, again.revision), (FORMAT, 1));
     }
 
     #[test]
     fn later_formats_and_unknown_fields_are_refused() {
-        for (known, other) in [("\"owner\"", "\"format\":3,\"owner\""), ("\"owner\"", "\"own\":1,\"owner\"")] {
-            assert!(KeyRecord::read(FORMAT_1_KEY.replace(known, other).as_bytes()).is_err(), "{other}");
+        for (known, other) in [
+            ("\"owner\"", "\"format\":3,\"owner\""),
+            ("\"owner\"", "\"own\":1,\"owner\""),
+        ] {
+            assert!(
+                KeyRecord::read(FORMAT_1_KEY.replace(known, other).as_bytes()).is_err(),
+                "{other}"
+            );
         }
     }
 

@@ -4,6 +4,8 @@
 //! material deleted and version marked destroyed. A rotation is: version added together with a note that its event is missing, event,
 //! note deleted. So an event may come twice after a crash, but never not at all.
 
+use std::collections::HashSet;
+
 use asterism_store::Batch;
 
 use crate::{
@@ -12,8 +14,8 @@ use crate::{
         KeyId, Keyring, RequestId, State,
         lifecycle::Act,
         record::{
-            KEY, KeyRecord, STATE, StateRecord, VersionRecord, decode, encode, state_record, version_at,
-            version_record,
+            KEY, KeyRecord, STATE, StateRecord, VERSION, VersionRecord, decode, encode, state_record,
+            version_at, version_record,
         },
     },
 };
@@ -44,20 +46,33 @@ const NO_REQUEST: RequestId<'static> = RequestId {
 };
 
 impl Keyring {
+    /// Shreds wrapping keys that no version has: what a crash left. Only before anything else is done.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn sweep_orphans(&self) -> Result<usize, KmsError> {
+        let mut kept = HashSet::new();
+        self.each(&[VERSION], |_, stored| {
+            kept.extend(decode::<VersionRecord>(stored)?.wrapping_key);
+            Ok(())
+        })?;
+        self.version_keys.sweep(&kept)
+    }
+
     /// Everything that is due at `now_ms`. Reads the record of every key.
     ///
     /// # Errors
     /// The store's own, and [`KmsError::Damaged`].
     pub fn due(&self, now_ms: u64) -> Result<Vec<Due>, KmsError> {
         let mut due = Vec::new();
-        self.each(STATE, |at, stored| {
+        self.each(&[STATE], |at, stored| {
             if is_due(&decode(stored)?, now_ms) {
                 let (key, version) = version_at(at)?;
                 due.push(Due::Destroy { key, version });
             }
             Ok(())
         })?;
-        self.each(KEY, |at, stored| {
+        self.each(&[KEY], |at, stored| {
             let record = KeyRecord::read(stored)?;
             if record.unreported.is_some() || record.next_rotation_ms.is_some_and(|next| next <= now_ms) {
                 due.push(Due::Rotate { key: key_at(at)? });
@@ -126,7 +141,11 @@ impl Keyring {
             .get(&key_at)?
             .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
         let record = KeyRecord::read(&stored)?;
-        let version = match (record.unreported, record.rotation_period_ms, record.next_rotation_ms) {
+        let version = match (
+            record.unreported,
+            record.rotation_period_ms,
+            record.next_rotation_ms,
+        ) {
             (Some(version), ..) => version,
             (None, Some(period), Some(next)) if next <= now_ms => {
                 let version = record.created_at_ms.len() as u32 + 1;
