@@ -155,7 +155,8 @@ pub enum KeysCommand {
         /// Key id.
         id: String,
         /// Which version.
-        version: u32,
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
         /// The new state.
         #[arg(value_enum)]
         state: VersionState,
@@ -165,7 +166,8 @@ pub enum KeysCommand {
         /// Key id.
         id: String,
         /// Which version.
-        version: u32,
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
         /// How long it can be undone: 7 to 30.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=30))]
         window_days: u32,
@@ -175,7 +177,8 @@ pub enum KeysCommand {
         /// Key id.
         id: String,
         /// Which version.
-        version: u32,
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
     },
     /// Brings a ciphertext (base64 from standard input) under the primary version, without decrypting it here.
     Reencrypt {

@@ -23,9 +23,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Runs a `keys` command.
 pub async fn run(command: KeysCommand, services: &Services, output: Output) -> Result<(), CliError> {
     let kms = &services.kms;
+    // Of the one write that a command makes.
+    let request_id = uuid::Uuid::new_v4().to_string();
     match command {
         KeysCommand::Create { id, r#type, label } => {
-            let made = kms.create_key(&id, key_type(r#type), label, &fresh_id());
+            let made = kms.create_key(&id, key_type(r#type), label, &request_id);
             show(&made.await?, output);
         }
         KeysCommand::List => {
@@ -42,7 +44,7 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
         }
         KeysCommand::Show { id } => show(&kms.key(&id).await?, output),
         KeysCommand::Rotate { id } => {
-            show(&kms.rotate_key(&id, &fresh_id()).await?, output);
+            show(&kms.rotate_key(&id, &request_id).await?, output);
         }
         KeysCommand::Update {
             id,
@@ -73,29 +75,36 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
                 fields.push("min_decryption_version");
                 key.min_decryption_version = version;
             }
-            show(&kms.update_key(key, &fields, &fresh_id()).await?, output);
+            show(&kms.update_key(key, &fields, &request_id).await?, output);
         }
-        KeysCommand::State { id, version, state } => {
+        KeysCommand::State {
+            id,
+            key_version,
+            state,
+        } => {
             let state = match state {
                 VersionState::Active => KeyVersionState::Active,
                 VersionState::Suspended => KeyVersionState::Suspended,
                 VersionState::Deactivated => KeyVersionState::Deactivated,
                 VersionState::Compromised => KeyVersionState::Compromised,
             };
-            let set = kms.set_key_version_state(&id, version, state, &fresh_id());
+            let set = kms.set_key_version_state(&id, key_version, state, &request_id);
             show_version(&set.await?, output);
         }
         KeysCommand::Destroy {
             id,
-            version,
+            key_version,
             window_days,
         } => {
             let window = Some(DAY * window_days);
-            let scheduled = kms.destroy_key_version(&id, version, window, &fresh_id());
+            let scheduled = kms.destroy_key_version(&id, key_version, window, &request_id);
             show_version(&scheduled.await?, output);
         }
-        KeysCommand::Restore { id, version } => {
-            show_version(&kms.restore_key_version(&id, version, &fresh_id()).await?, output);
+        KeysCommand::Restore { id, key_version } => {
+            show_version(
+                &kms.restore_key_version(&id, key_version, &request_id).await?,
+                output,
+            );
         }
         KeysCommand::Reencrypt { id, to, aad } => {
             let ciphertext = from_base64(&String::from_utf8_lossy(&stdin()?), "the ciphertext")?;
@@ -178,10 +187,6 @@ fn key_type(kind: KeyKind) -> KeyType {
 
 fn type_name(key: &Key) -> &'static str {
     key.r#type().as_str_name().trim_start_matches("KEY_TYPE_")
-}
-
-fn fresh_id() -> String {
-    uuid::Uuid::new_v4().to_string()
 }
 
 fn state_name(version: &KeyVersion) -> &'static str {
