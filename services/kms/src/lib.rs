@@ -2,6 +2,7 @@
 //!
 //! Key material lies on the disk only wrapped by a [`root`] key; the root key lies in a file of mode 0600, or comes from
 //! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
+#![cfg_attr(test, allow(clippy::panic))]
 
 mod config;
 mod error;

@@ -8,12 +8,13 @@ use crate::{
     error::KmsError,
     keys::{
         Key, KeyId, Keyring, RequestId, State,
-        keyring::check_labels,
         lifecycle::Act,
         record::{StateRecord, encode, state_record},
     },
 };
 
+/// Bytes of all labels of a key.
+const MAX_LABEL_BYTES: usize = 900;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// The longest window of a destruction, and the one that is taken when none is asked for.
 pub const MAX_WINDOW_MS: u64 = 30 * DAY_MS;
@@ -204,4 +205,18 @@ impl Keyring {
             Ok((Batch::new().put(state_record(id, version), encode(&record)), None))
         })
     }
+}
+
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), KmsError> {
+    let bytes: usize = labels
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 8)
+        .sum();
+    if bytes <= MAX_LABEL_BYTES {
+        return Ok(());
+    }
+    Err(KmsError::field(
+        "labels",
+        format!("all labels together have at most {MAX_LABEL_BYTES} bytes"),
+    ))
 }

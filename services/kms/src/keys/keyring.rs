@@ -16,6 +16,7 @@ use crate::{
     error::KmsError,
     keys::{
         Key, KeyId, KeyType, State,
+        changes::check_labels,
         material::Material,
         record::{
             KEY, KeyRecord, RequestRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record,
@@ -27,8 +28,6 @@ use crate::{
 
 /// Versions that a key may have: their times fit in one record.
 const MAX_VERSIONS: usize = 180;
-/// Bytes of all labels of a key.
-const MAX_LABEL_BYTES: usize = 900;
 /// Keys that are kept unwrapped in memory.
 const CACHED_KEYS: usize = 4096;
 /// How far ahead a version may be made.
@@ -450,20 +449,6 @@ pub(crate) fn key_at(at: &[u8]) -> Result<KeyId, KmsError> {
         .and_then(|id| str::from_utf8(id).ok())
         .and_then(|id| id.parse().ok());
     id.ok_or(KmsError::Damaged("key id"))
-}
-
-pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), KmsError> {
-    let bytes: usize = labels
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 8)
-        .sum();
-    if bytes <= MAX_LABEL_BYTES {
-        return Ok(());
-    }
-    Err(KmsError::field(
-        "labels",
-        format!("all labels together have at most {MAX_LABEL_BYTES} bytes"),
-    ))
 }
 
 /// The activation time, if it is still to come.

@@ -47,7 +47,10 @@ async fn states_are_shown_changed_and_kept() {
     let world = world.restart().await;
     let kms = world.admin();
     assert_eq!(kms.key_version("aes", 1).await.unwrap(), suspended);
-    assert_eq!(kms.key("aes").await.unwrap().versions, [suspended.clone()]);
+    assert_eq!(
+        kms.key("aes").await.unwrap().versions,
+        std::slice::from_ref(&suspended)
+    );
     let again = kms
         .set_key_version_state("aes", 1, KeyVersionState::Suspended, "s")
         .await
