@@ -569,9 +569,14 @@ impl KeyManagementService for Adapter {
         self.gate
             .blocking("kms.GetPublicKey", request, move |_, message, trail| {
                 let id = KeyId::from_name(&message.name)?;
-                trail.resource(id.name()).silent();
-                let (public, key_version) =
-                    keyring.public_key(&*keyring.get(&id)?, message.key_version, clock())?;
+                trail.resource(id.name());
+                let (key, now_ms) = (keyring.get(&id)?, clock());
+                let (public, key_version) = keyring.public_key(&key, message.key_version, now_ms)?;
+                if key.is_compromised(key_version, now_ms) {
+                    trail.key_version(key_version).remark("KEY_COMPROMISED");
+                } else {
+                    trail.silent();
+                }
                 Ok(pb::PublicKey {
                     name: id.name(),
                     key_version,

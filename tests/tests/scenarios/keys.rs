@@ -78,6 +78,14 @@ async fn a_restart_in_the_window_of_a_destruction_neither_hastens_nor_forgets_it
     kms.set_key_version_state("mortal", 1, KeyVersionState::Compromised, &fresh_id())
         .await
         .unwrap();
+    kms.create_key("signer", KeyType::EcSignP256Sha256, [], &fresh_id())
+        .await
+        .unwrap();
+    kms.public_key("signer", 1).await.unwrap();
+    kms.set_key_version_state("signer", 1, KeyVersionState::Compromised, &fresh_id())
+        .await
+        .unwrap();
+    kms.public_key("signer", 1).await.unwrap();
     // Still decrypts, and the log says of what.
     let moved = kms.re_encrypt("mortal", &first, b"", "").await.unwrap();
     assert_eq!((moved.source_key_version, moved.key_version), (1, 2));
@@ -88,9 +96,9 @@ async fn a_restart_in_the_window_of_a_destruction_neither_hastens_nor_forgets_it
     let dir = world.dir;
     world.constellation.shutdown().await;
     run_kms_later(&dir, 6 * DAY).await;
-    assert!(has_wrapping_keys(&dir, 2), "not due yet");
+    assert!(has_wrapping_keys(&dir, 3), "not due yet");
     run_kms_later(&dir, 8 * DAY).await;
-    assert!(has_wrapping_keys(&dir, 1), "due, and done at the start");
+    assert!(has_wrapping_keys(&dir, 2), "due, and done at the start");
     let constellation = Constellation::start(dir.path(), &Options::default())
         .await
         .unwrap();
@@ -149,6 +157,18 @@ async fn a_restart_in_the_window_of_a_destruction_neither_hastens_nor_forgets_it
     assert_eq!(
         moved.iter().map(key_and_version).collect::<Vec<_>>(),
         [compromised]
+    );
+    let given = services.audit.list_all(events("kms.GetPublicKey")).await.unwrap();
+    let compromised = (
+        "keys/signer".to_owned(),
+        1,
+        "user/admin".to_owned(),
+        "KEY_COMPROMISED".to_owned(),
+    );
+    assert_eq!(
+        given.iter().map(key_and_version).collect::<Vec<_>>(),
+        [compromised],
+        "of a good version it is no event"
     );
     assert!(services.audit.verify().await.unwrap().verified);
     world.constellation.shutdown().await;
