@@ -129,6 +129,68 @@ pub enum KeysCommand {
         /// Key id.
         id: String,
     },
+    /// Changes labels, scheduled rotation or the oldest version that may decrypt.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// Key id.
+        id: String,
+        /// name=value; may be repeated. Replaces all labels.
+        #[arg(long, value_parser = pair, group = "change", conflicts_with = "no_labels")]
+        label: Vec<(String, String)>,
+        /// Removes all labels.
+        #[arg(long, group = "change")]
+        no_labels: bool,
+        /// Adds a version every so many days; 0 for never.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=36_525), group = "change")]
+        rotate_every: Option<u32>,
+        /// Older versions neither decrypt nor verify.
+        #[arg(long, value_name = "VERSION", group = "change")]
+        min_decryption_version: Option<u32>,
+        /// Only if the key still has this etag.
+        #[arg(long, default_value = "")]
+        etag: String,
+    },
+    /// Sets the state of a version.
+    State {
+        /// Key id.
+        id: String,
+        /// Which version.
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
+        /// The new state.
+        #[arg(value_enum)]
+        state: VersionState,
+    },
+    /// Has a version destroyed when a window is over; it refuses all use at once.
+    Destroy {
+        /// Key id.
+        id: String,
+        /// Which version.
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
+        /// How long it can be undone: 7 to 30.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=30))]
+        window_days: u32,
+    },
+    /// Undoes a destruction while its window lasts.
+    Restore {
+        /// Key id.
+        id: String,
+        /// Which version.
+        #[arg(value_name = "VERSION")]
+        key_version: u32,
+    },
+    /// Brings a ciphertext (base64 from standard input) under the primary version, without decrypting it here.
+    Reencrypt {
+        /// Key id.
+        id: String,
+        /// Under this key instead of the same.
+        #[arg(long, default_value = "", value_name = "ID")]
+        to: String,
+        /// Additional authenticated data; stays the same.
+        #[arg(long, default_value = "")]
+        aad: String,
+    },
     /// Encrypts standard input (at most 64 KiB) to base64.
     Encrypt {
         /// Key id.
@@ -166,6 +228,19 @@ pub enum KeysCommand {
         #[arg(long, default_value_t = 0)]
         key_version: u32,
     },
+}
+
+/// States that a version can be set to.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionState {
+    /// Does everything.
+    Active,
+    /// Does nothing for the time being.
+    Suspended,
+    /// Decrypts and verifies only.
+    Deactivated,
+    /// As deactivated, and events say so.
+    Compromised,
 }
 
 /// Key types.

@@ -22,6 +22,8 @@ mod flow;
 mod full_disk;
 #[path = "scenarios/import.rs"]
 mod import;
+#[path = "scenarios/keys.rs"]
+mod keys;
 #[path = "scenarios/open_inference.rs"]
 mod open_inference;
 #[path = "scenarios/processes.rs"]

@@ -60,6 +60,7 @@ pub struct Trail {
     input: Option<Digest>,
     output: Option<Digest>,
     silent: bool,
+    remark: &'static str,
 }
 
 impl Trail {
@@ -103,6 +104,12 @@ impl Trail {
         self
     }
 
+    /// What a success has to say for itself, as a reason in upper case: that a compromised key was used, for one.
+    pub fn remark(&mut self, reason: &'static str) -> &mut Self {
+        self.remark = reason;
+        self
+    }
+
     fn event(
         &self,
         operation: &'static str,
@@ -124,7 +131,7 @@ impl Trail {
                 Some(ErrorClass::Denied | ErrorClass::Unauthenticated) => Outcome::Denied,
                 Some(_) => Outcome::Failed,
             },
-            reason: failure.map_or("", Failure::reason),
+            reason: failure.map_or(self.remark, Failure::reason),
             request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
             trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
             input: self.input,

@@ -4,6 +4,8 @@ use crate::identity::Role::{self, Admin, Analyst, Auditor, DataOwner, Service, V
 
 const USE_KEYS: &[Role] = &[Admin, DataOwner, Service];
 const READ_KEYS: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Viewer, Service];
+/// Owners change the keys that they made.
+const CHANGE_KEYS: &[Role] = &[Admin, DataOwner];
 /// A check with a public key gives nothing away, but is an operation, not metadata.
 const CHECK_SIGNATURES: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
 /// Records of evaluation keys are inference's to make, for whoever it acts for.
@@ -86,21 +88,40 @@ const POLICY: &[(&str, &[Role])] = &[
         "asterism.kms.v1.KeyManagementService/DeleteEvaluationKeyRecord",
         EVALUATION_KEY_RECORDS,
     ),
+    (
+        "asterism.kms.v1.KeyManagementService/DestroyKeyVersion",
+        CHANGE_KEYS,
+    ),
     ("asterism.kms.v1.KeyManagementService/Encrypt", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/GenerateDataKey", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/GenerateDataKeyWithoutPlaintext",
+        USE_KEYS,
+    ),
     ("asterism.kms.v1.KeyManagementService/GenerateMac", USE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/GetEvaluationKeyRecord",
         EVALUATION_KEY_RECORDS,
     ),
     ("asterism.kms.v1.KeyManagementService/GetKey", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/GetKeyVersion", READ_KEYS),
     ("asterism.kms.v1.KeyManagementService/GetPublicKey", READ_KEYS),
     ("asterism.kms.v1.KeyManagementService/ListKeys", READ_KEYS),
+    ("asterism.kms.v1.KeyManagementService/ReEncrypt", USE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/RecordEvaluationKey",
         EVALUATION_KEY_RECORDS,
     ),
+    (
+        "asterism.kms.v1.KeyManagementService/RestoreKeyVersion",
+        CHANGE_KEYS,
+    ),
     ("asterism.kms.v1.KeyManagementService/RotateKey", &[Admin]),
+    ("asterism.kms.v1.KeyManagementService/UpdateKey", CHANGE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/UpdateKeyVersion",
+        CHANGE_KEYS,
+    ),
     ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
     ("inference.GRPCInferenceService/ModelInfer", USE_MODELS),
     ("inference.GRPCInferenceService/ModelMetadata", USE_MODELS),

@@ -1,5 +1,7 @@
 //! The key management service.
 
+mod lifecycle;
+
 use asterism_crypto::{Digest, SecretBytes, SecretKey, Signature, Signed, VerifyingKey, crc32c, signed};
 use asterism_proto::kms::{self as pb, key_management_service_client::KeyManagementServiceClient};
 use tonic::{Code, service::interceptor::InterceptedService, transport::Channel};
@@ -9,6 +11,8 @@ use crate::{
     connection::{Carried, Connection, MAX_MESSAGE_BYTES},
     error::ClientError,
 };
+
+pub use lifecycle::ReEncrypted;
 
 type Client = KeyManagementServiceClient<InterceptedService<Channel, Carried>>;
 
@@ -53,6 +57,7 @@ impl Kms {
             r#type: key_type.into(),
             labels: labels.into_iter().collect(),
             request_id: request_id.to_owned(),
+            activation_time: None,
         };
         if request_id.is_empty() {
             return self.connection.once(self.client().create_key(request)).await;
@@ -114,6 +119,7 @@ impl Kms {
         let request = pb::RotateKeyRequest {
             name: name(id),
             request_id: request_id.to_owned(),
+            activation_time: None,
         };
         if request_id.is_empty() {
             return self.connection.once(self.client().rotate_key(request)).await;

@@ -40,4 +40,4 @@ pub use encrypted::{
 pub use error::ClientError;
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
-pub use kms::{DataKey, Kms};
+pub use kms::{DataKey, Kms, ReEncrypted};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::{Duration, Instant},
@@ -42,6 +42,29 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
         });
     }
     Ok(fs::read(path)?)
+}
+
+/// Deletes a secret file: overwrites its bytes in place with zeros, fsyncs, unlinks, and fsyncs the directory. A file that
+/// is not there is done already.
+///
+/// On file systems that copy on write, and on flash, old blocks may outlive this until they are reused: what must not be found there
+/// has to lie on an encrypted disk.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn shred(path: &Path) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    match OpenOptions::new().write(true).open(path) {
+        Ok(mut file) => {
+            let length = file.metadata()?.len();
+            std::io::copy(&mut std::io::repeat(0).take(length), &mut file)?;
+            file.sync_all()?;
+            fs::remove_file(path)?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    sync_dir(dir)
 }
 
 /// Makes a directory, and those above it, that only its owner may enter.

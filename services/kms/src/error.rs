@@ -6,7 +6,7 @@ use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
 use asterism_crypto::CryptoError;
 use asterism_store::StoreError;
 
-use crate::keys::KeyType;
+use crate::keys::{KeyType, State};
 
 /// A key management error.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,37 @@ pub enum KmsError {
         /// Which version.
         version: u32,
     },
+    /// The version's state does not allow what was asked.
+    #[error("version {version} of the key `{key}` is {state}, which does not allow that")]
+    VersionState {
+        /// Which key.
+        key: String,
+        /// Which version.
+        version: u32,
+        /// Where in its life it is.
+        state: State,
+    },
+    /// The version is older than the key's settings allow.
+    #[error(
+        "version {version} of the key `{key}` may not decrypt or verify any more: the key's minimum is {minimum}"
+    )]
+    VersionTooOld {
+        /// Which key.
+        key: String,
+        /// Which version.
+        version: u32,
+        /// The oldest that may.
+        minimum: u32,
+    },
+    /// No version was ever active.
+    #[error("the key `{0}` has no active version yet; activate one, or wait for its activation time")]
+    NoActiveVersion(String),
+    /// The key was changed since the caller read it.
+    #[error("the key `{0}` was changed in between; read it and try again with its etag")]
+    EtagMismatch(String),
+    /// An event could not be recorded, so nothing was done, or not all.
+    #[error("the event could not be recorded: {0}")]
+    Unrecorded(String),
     /// There is a key of that id.
     #[error("the key `{0}` exists already")]
     KeyExists(String),
@@ -96,7 +127,13 @@ impl Classify for KmsError {
             Self::KeyExists(_) | Self::RequestIdReused | Self::EvaluationKeyDiffers(_) => {
                 ErrorClass::Conflict
             }
-            Self::WrongKeyType { .. } | Self::TooManyVersions(_) => ErrorClass::Precondition,
+            Self::WrongKeyType { .. }
+            | Self::TooManyVersions(_)
+            | Self::VersionState { .. }
+            | Self::VersionTooOld { .. }
+            | Self::NoActiveVersion(_)
+            | Self::EtagMismatch(_) => ErrorClass::Precondition,
+            Self::Unrecorded(_) => ErrorClass::Unavailable,
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
         }
@@ -107,6 +144,11 @@ impl Classify for KmsError {
             Self::Field { .. } => "INVALID_FIELD",
             Self::KeyNotFound(_) => "KEY_NOT_FOUND",
             Self::VersionNotFound { .. } => "KEY_VERSION_NOT_FOUND",
+            Self::VersionState { .. } => "KEY_VERSION_STATE",
+            Self::VersionTooOld { .. } => "KEY_VERSION_TOO_OLD",
+            Self::NoActiveVersion(_) => "NO_ACTIVE_VERSION",
+            Self::EtagMismatch(_) => "ETAG_MISMATCH",
+            Self::Unrecorded(_) => "AUDIT_UNAVAILABLE",
             Self::KeyExists(_) => "KEY_EXISTS",
             Self::WrongKeyType { .. } => "WRONG_KEY_TYPE",
             Self::DecryptionFailed => "DECRYPTION_FAILED",

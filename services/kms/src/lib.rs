@@ -2,48 +2,126 @@
 //!
 //! Key material lies on the disk only wrapped by a [`root`] key; the root key lies in a file of mode 0600, or comes from
 //! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
+#![cfg_attr(test, allow(clippy::panic))]
 
 mod config;
 mod error;
 pub mod keys;
 pub mod root;
 mod service;
+mod sweeper;
+mod upgrade;
 mod wire;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
 use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
 use tokio::net::TcpListener;
 
-pub use config::{Config, RootKeyConfig};
+pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
 
 use crate::{
-    keys::{Keyring, evaluation::EvaluationKeys},
+    keys::{FileVersionKeys, Keyring, evaluation::EvaluationKeys},
     service::Adapter,
 };
+
+/// Directory of the versions' wrapping keys, beside the records.
+const VERSION_KEYS_DIR: &str = "version-keys";
+
+/// Milliseconds since 1970, asked anew for every request.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The time of this machine.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |since| since.as_millis() as u64)
+    })
+}
 
 /// Starts the service on a listener that is bound already.
 ///
 /// # Errors
 /// When the store, the root key or the listener cannot be used; the text tells the next step.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
-    let (common, root_key) = (config.common.clone(), config.root_key.clone());
-    let (foundation, root) = off_runtime(move || {
-        let foundation = Foundation::open("kms", &common)?;
-        let root = root::open(&common.data_dir, &root_key, &*foundation.records)?;
-        Ok((foundation, root))
-    })
-    .await?;
-    let keyring = Arc::new(Keyring::new(foundation.records.clone(), root));
+    start_with_clock(config, listener, system_clock()).await
+}
+
+/// As [`start`], by another clock than the machine's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with_clock(
+    config: Config,
+    listener: TcpListener,
+    clock: Clock,
+) -> Result<Running, StartError> {
+    let (settings, now) = (config.clone(), clock.clone());
+    let (foundation, keyring) = off_runtime(move || open(&settings, &now)).await?;
     let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
-    let adapter = Adapter::new(foundation.gate.clone(), keyring, evaluation_keys);
+    let adapter = Adapter::new(
+        foundation.gate.clone(),
+        keyring.clone(),
+        evaluation_keys,
+        clock.clone(),
+    );
     let max = config.common.limits.max_message_bytes;
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    Ok(foundation.server(&config.common).add(service).spawn(listener)?)
+    let running = foundation.server(&config.common).add(service).spawn(listener)?;
+    let every = Duration::from_secs(config.lifecycle.sweep_seconds);
+    let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
+    tokio::spawn(async move {
+        let sweeping = sweeper::run(Arc::downgrade(&keyring), outbox, clock, every);
+        drop(keyring);
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = sweeping => {}
+        }
+    });
+    Ok(running)
+}
+
+/// Opens the store and the root key, and does what became due while the service was down.
+fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>), StartError> {
+    let data_dir = &config.common.data_dir;
+    upgrade::settle(data_dir)?;
+    let (mut foundation, mut keyring) = open_store(config)?;
+    if keyring.needs_upgrade().map_err(other)? {
+        upgrade::copy(data_dir, &keyring)?;
+        drop((foundation, keyring));
+        upgrade::exchange(data_dir)?;
+        (foundation, keyring) = open_store(config)?;
+        tracing::info!("wrapped all key material anew, each version under a key of its own");
+    }
+    let swept = keyring.sweep_orphans().map_err(other)?;
+    if swept > 0 {
+        tracing::info!(
+            count = swept,
+            "shredded wrapping keys of versions that were never made"
+        );
+    }
+    sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
+    Ok((foundation, Arc::new(keyring)))
+}
+
+fn open_store(config: &Config) -> Result<(Foundation, Keyring), StartError> {
+    let data_dir = &config.common.data_dir;
+    let foundation = Foundation::open("kms", &config.common)?;
+    let root = root::open(data_dir, &config.root_key, &*foundation.records)?;
+    let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
+    let min_window_ms = config.lifecycle.min_destroy_window_seconds.saturating_mul(1000);
+    let records = foundation.records.clone();
+    let keyring = Keyring::new(records, Arc::new(version_keys), root, min_window_ms);
+    Ok((foundation, keyring))
+}
+
+fn other(error: KmsError) -> StartError {
+    StartError::Other(error.to_string())
 }
 
 /// The whole process.

@@ -12,9 +12,10 @@ use asterism_proto::kms::{self as pb, key_management_service_server::KeyManageme
 use tonic::{Request, Response, Status};
 
 use crate::{
+    Clock,
     error::KmsError,
     keys::{
-        Key, KeyId, Keyring, RequestId,
+        Key, KeyId, Keyring, RequestId, State,
         evaluation::{self, EvaluationKeys},
     },
     wire,
@@ -24,14 +25,46 @@ pub(crate) struct Adapter {
     gate: Gate,
     keyring: Arc<Keyring>,
     evaluation_keys: Arc<EvaluationKeys>,
+    clock: Clock,
+}
+
+/// An existing key that the caller may use, at the moment of the request.
+struct Use<'a> {
+    caller: &'a Caller,
+    keyring: &'a Keyring,
+    key: Arc<Key>,
+    now_ms: u64,
+}
+
+impl Use<'_> {
+    /// Notes which version was used, and if it is a compromised one.
+    fn note<'t>(&self, trail: &'t mut Trail, version: u32) -> &'t mut Trail {
+        if self.key.is_compromised(version, self.now_ms) {
+            trail.remark("KEY_COMPROMISED");
+        }
+        trail.key_version(version)
+    }
+
+    fn request<'r>(&'r self, id: &'r str) -> Result<RequestId<'r>, KmsError> {
+        Ok(RequestId {
+            principal: self.caller.principal.id.as_str(),
+            id: wire::request_id(id)?,
+        })
+    }
 }
 
 impl Adapter {
-    pub(crate) fn new(gate: Gate, keyring: Arc<Keyring>, evaluation_keys: Arc<EvaluationKeys>) -> Self {
+    pub(crate) fn new(
+        gate: Gate,
+        keyring: Arc<Keyring>,
+        evaluation_keys: Arc<EvaluationKeys>,
+        clock: Clock,
+    ) -> Self {
         Self {
             gate,
             keyring,
             evaluation_keys,
+            clock,
         }
     }
 
@@ -41,19 +74,52 @@ impl Adapter {
         operation: &'static str,
         request: Request<Req>,
         name: fn(&Req) -> &str,
-        work: impl FnOnce(&Keyring, &Key, Req, &mut Trail) -> Result<Res, KmsError> + Send + 'static,
+        work: impl FnOnce(&Use<'_>, Req, &mut Trail) -> Result<Res, Failure> + Send + 'static,
     ) -> Result<Response<Res>, Status>
     where
         Req: Send + 'static,
         Res: Send + 'static,
     {
-        let keyring = self.keyring.clone();
+        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
                 let id = KeyId::from_name(name(&message))?;
                 trail.resource(id.name());
-                let key = usable(&keyring, caller, &id)?;
-                Ok(work(&keyring, &key, message, trail)?)
+                let on = Use {
+                    caller,
+                    keyring: &keyring,
+                    key: usable(&keyring, caller, &id)?,
+                    now_ms: clock(),
+                };
+                work(&on, message, trail)
+            })
+            .await
+    }
+
+    /// Changes a version of a key that the caller may change, or only looks at it.
+    async fn on_version<Req>(
+        &self,
+        operation: &'static str,
+        request: Request<Req>,
+        name: fn(&Req) -> &str,
+        work: impl FnOnce(&Use<'_>, u32, Req, &mut Trail) -> Result<Arc<Key>, KmsError> + Send + 'static,
+    ) -> Result<Response<pb::KeyVersion>, Status>
+    where
+        Req: Send + 'static,
+    {
+        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        self.gate
+            .blocking(operation, request, move |caller, message, trail| {
+                let (id, version) = wire::version_name(name(&message))?;
+                trail.resource(id.name()).key_version(version);
+                let on = Use {
+                    caller,
+                    keyring: &keyring,
+                    key: usable(&keyring, caller, &id)?,
+                    now_ms: clock(),
+                };
+                let key = work(&on, version, message, trail)?;
+                Ok(wire::version(&id, key.version(version)?, on.now_ms))
             })
             .await
     }
@@ -71,16 +137,10 @@ fn usable(keyring: &Keyring, caller: &Caller, id: &KeyId) -> Result<Arc<Key>, Fa
     }
 }
 
-fn now_ms() -> u64 {
-    std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_millis() as u64)
-}
-
 #[tonic::async_trait]
 impl KeyManagementService for Adapter {
     async fn create_key(&self, request: Request<pb::CreateKeyRequest>) -> Result<Response<pb::Key>, Status> {
-        let keyring = self.keyring.clone();
+        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
         self.gate
             .blocking("kms.CreateKey", request, move |caller, message, trail| {
                 trail.resource(format!("keys/{}", message.key_id));
@@ -89,9 +149,10 @@ impl KeyManagementService for Adapter {
                     principal: caller.principal.id.as_str(),
                     id: &request_id,
                 };
-                let key = keyring.create(wire::new_key(message)?, &request, now_ms())?;
-                trail.resource(key.id.name()).key_version(key.primary());
-                Ok(wire::key(&key))
+                let now_ms = clock();
+                let key = keyring.create(wire::new_key(message)?, &request, now_ms)?;
+                trail.resource(key.id.name()).key_version(1);
+                Ok(wire::key(&key, now_ms))
             })
             .await
     }
@@ -101,9 +162,9 @@ impl KeyManagementService for Adapter {
             "kms.GetKey",
             request,
             |r| &r.name,
-            |_, key, _, trail| {
+            |on, _, trail| {
                 trail.silent();
-                Ok(wire::key(key))
+                Ok(wire::key(&on.key, on.now_ms))
             },
         )
         .await
@@ -113,10 +174,11 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let keyring = self.keyring.clone();
+        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
         self.gate
             .blocking("kms.ListKeys", request, move |caller, message, trail| {
                 trail.silent();
+                let now_ms = clock();
                 let limit = page_size(message.page_size)?;
                 let mut after = wire::page_token(&message.page_token)?;
                 let mut keys = Vec::new();
@@ -128,7 +190,7 @@ impl KeyManagementService for Adapter {
                     keys.extend(
                         page.iter()
                             .filter(|key| caller.may_access(&key.owner))
-                            .map(wire::key),
+                            .map(|key| wire::key(key, now_ms)),
                     );
                     if !more || keys.len() >= limit {
                         let token = after
@@ -146,22 +208,171 @@ impl KeyManagementService for Adapter {
     }
 
     async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Result<Response<pb::Key>, Status> {
-        let keyring = self.keyring.clone();
-        self.gate
-            .blocking("kms.RotateKey", request, move |caller, message, trail| {
-                let id = KeyId::from_name(&message.name)?;
-                trail.resource(id.name());
-                usable(&keyring, caller, &id)?;
-                let request_id = wire::request_id(&message.request_id)?;
-                let request = RequestId {
-                    principal: caller.principal.id.as_str(),
-                    id: request_id,
+        self.on_key(
+            "kms.RotateKey",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                let request = on.request(&message.request_id)?;
+                let active_from_ms = wire::activation_time(message.activation_time)?;
+                let key = on
+                    .keyring
+                    .rotate(&on.key.id, active_from_ms, &request, on.now_ms)?;
+                trail.key_version(key.versions.len() as u32);
+                Ok(wire::key(&key, on.now_ms))
+            },
+        )
+        .await
+    }
+
+    async fn update_key(&self, request: Request<pb::UpdateKeyRequest>) -> Result<Response<pb::Key>, Status> {
+        self.on_key(
+            "kms.UpdateKey",
+            request,
+            |r| r.key.as_ref().map_or("", |key| &key.name),
+            |on, message, trail| {
+                let request = on.request(&message.request_id)?;
+                let update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
+                let key = on.keyring.update(&on.key.id, &update, &request, on.now_ms)?;
+                trail.key_version(key.primary(on.now_ms));
+                Ok(wire::key(&key, on.now_ms))
+            },
+        )
+        .await
+    }
+
+    async fn get_key_version(
+        &self,
+        request: Request<pb::GetKeyVersionRequest>,
+    ) -> Result<Response<pb::KeyVersion>, Status> {
+        self.on_version(
+            "kms.GetKeyVersion",
+            request,
+            |r| &r.name,
+            |on, _, _, trail| {
+                trail.silent();
+                Ok(on.key.clone())
+            },
+        )
+        .await
+    }
+
+    async fn update_key_version(
+        &self,
+        request: Request<pb::UpdateKeyVersionRequest>,
+    ) -> Result<Response<pb::KeyVersion>, Status> {
+        self.on_version(
+            "kms.UpdateKeyVersion",
+            request,
+            |r| r.key_version.as_ref().map_or("", |version| &version.name),
+            |on, version, message, trail| {
+                let to = wire::new_state(&message.key_version.unwrap_or_default(), message.update_mask)?;
+                if to == State::Compromised {
+                    trail.remark("KEY_COMPROMISED");
+                }
+                let request = on.request(&message.request_id)?;
+                on.keyring.set_state(&on.key.id, version, to, &request, on.now_ms)
+            },
+        )
+        .await
+    }
+
+    async fn destroy_key_version(
+        &self,
+        request: Request<pb::DestroyKeyVersionRequest>,
+    ) -> Result<Response<pb::KeyVersion>, Status> {
+        self.on_version(
+            "kms.ScheduleKeyVersionDestruction",
+            request,
+            |r| &r.name,
+            |on, version, message, _| {
+                let window_ms = wire::window(message.window)?;
+                let request = on.request(&message.request_id)?;
+                on.keyring
+                    .schedule_destruction(&on.key.id, version, window_ms, &request, on.now_ms)
+            },
+        )
+        .await
+    }
+
+    async fn restore_key_version(
+        &self,
+        request: Request<pb::RestoreKeyVersionRequest>,
+    ) -> Result<Response<pb::KeyVersion>, Status> {
+        self.on_version(
+            "kms.RestoreKeyVersion",
+            request,
+            |r| &r.name,
+            |on, version, message, _| {
+                let request = on.request(&message.request_id)?;
+                on.keyring.restore(&on.key.id, version, &request, on.now_ms)
+            },
+        )
+        .await
+    }
+
+    async fn re_encrypt(
+        &self,
+        request: Request<pb::ReEncryptRequest>,
+    ) -> Result<Response<pb::ReEncryptResponse>, Status> {
+        self.on_key(
+            "kms.ReEncrypt",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                wire::check_crc(
+                    "ciphertext_crc32c",
+                    &message.ciphertext,
+                    message.ciphertext_crc32c,
+                )?;
+                trail.input(&message.ciphertext);
+                let destination = match message.destination_name.as_str() {
+                    "" => on.key.clone(),
+                    name => {
+                        let id = KeyId::from_name(name)
+                            .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
+                        usable(on.keyring, on.caller, &id)?
+                    }
                 };
-                let key = keyring.rotate(&id, &request, now_ms())?;
-                trail.key_version(key.primary());
-                Ok(wire::key(&key))
-            })
-            .await
+                let aad = message.additional_authenticated_data.as_slice();
+                let new_aad = message.destination_additional_authenticated_data;
+                let done = on.keyring.re_encrypt(
+                    (&on.key, &message.ciphertext, aad),
+                    (&destination, new_aad.as_deref().unwrap_or(aad)),
+                    on.now_ms,
+                )?;
+                on.note(trail, done.source_version).output(&done.ciphertext);
+                Ok(pb::ReEncryptResponse {
+                    ciphertext_crc32c: crc32c(&done.ciphertext),
+                    ciphertext: done.ciphertext,
+                    source_key_version: done.source_version,
+                    key_version: done.version,
+                })
+            },
+        )
+        .await
+    }
+
+    async fn generate_data_key_without_plaintext(
+        &self,
+        request: Request<pb::GenerateDataKeyWithoutPlaintextRequest>,
+    ) -> Result<Response<pb::GenerateDataKeyWithoutPlaintextResponse>, Status> {
+        self.on_key(
+            "kms.GenerateDataKeyWithoutPlaintext",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                let aad = &message.additional_authenticated_data;
+                let data_key = on.keyring.generate_data_key(&on.key, aad, on.now_ms)?;
+                on.note(trail, data_key.version).output(&data_key.wrapped);
+                Ok(pb::GenerateDataKeyWithoutPlaintextResponse {
+                    wrapped_crc32c: crc32c(&data_key.wrapped),
+                    wrapped: data_key.wrapped,
+                    key_version: data_key.version,
+                })
+            },
+        )
+        .await
     }
 
     async fn generate_data_key(
@@ -172,9 +383,13 @@ impl KeyManagementService for Adapter {
             "kms.GenerateDataKey",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
-                let data_key = keyring.generate_data_key(key, &message.additional_authenticated_data)?;
-                trail.key_version(data_key.version).output(&data_key.wrapped);
+            |on, message, trail| {
+                let data_key = on.keyring.generate_data_key(
+                    &on.key,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
+                on.note(trail, data_key.version).output(&data_key.wrapped);
                 let plaintext = data_key.plaintext.expose().to_vec();
                 Ok(pb::GenerateDataKeyResponse {
                     plaintext_crc32c: crc32c(&plaintext),
@@ -196,12 +411,16 @@ impl KeyManagementService for Adapter {
             "kms.Encrypt",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
+            |on, message, trail| {
                 wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
                 let plaintext = zeroize::Zeroizing::new(message.plaintext);
-                let (ciphertext, key_version) =
-                    keyring.encrypt(key, &plaintext, &message.additional_authenticated_data)?;
-                trail.key_version(key_version).output(&ciphertext);
+                let (ciphertext, key_version) = on.keyring.encrypt(
+                    &on.key,
+                    &plaintext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
+                on.note(trail, key_version).output(&ciphertext);
                 Ok(pb::EncryptResponse {
                     ciphertext_crc32c: crc32c(&ciphertext),
                     ciphertext,
@@ -220,16 +439,20 @@ impl KeyManagementService for Adapter {
             "kms.Decrypt",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
+            |on, message, trail| {
                 wire::check_crc(
                     "ciphertext_crc32c",
                     &message.ciphertext,
                     message.ciphertext_crc32c,
                 )?;
                 trail.input(&message.ciphertext);
-                let (plaintext, key_version) =
-                    keyring.decrypt(key, &message.ciphertext, &message.additional_authenticated_data)?;
-                trail.key_version(key_version);
+                let (plaintext, key_version) = on.keyring.decrypt(
+                    &on.key,
+                    &message.ciphertext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
+                on.note(trail, key_version);
                 let plaintext = plaintext.expose().to_vec();
                 Ok(pb::DecryptResponse {
                     plaintext_crc32c: crc32c(&plaintext),
@@ -249,9 +472,9 @@ impl KeyManagementService for Adapter {
             "kms.GenerateMac",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
-                let (mac, key_version) = keyring.mac(key, &message.data)?;
-                trail.key_version(key_version).output(mac.as_bytes());
+            |on, message, trail| {
+                let (mac, key_version) = on.keyring.mac(&on.key, &message.data, on.now_ms)?;
+                on.note(trail, key_version).output(mac.as_bytes());
                 Ok(pb::GenerateMacResponse {
                     mac: mac.as_bytes().to_vec(),
                     key_version,
@@ -269,10 +492,16 @@ impl KeyManagementService for Adapter {
             "kms.VerifyMac",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
+            |on, message, trail| {
                 trail.input(&message.mac);
-                let version = keyring.verify_mac(key, &message.data, &message.mac, message.key_version)?;
-                trail.key_version(version.unwrap_or(0));
+                let version = on.keyring.verify_mac(
+                    &on.key,
+                    &message.data,
+                    &message.mac,
+                    message.key_version,
+                    on.now_ms,
+                )?;
+                on.note(trail, version.unwrap_or(0));
                 Ok(pb::VerifyMacResponse {
                     valid: version.is_some(),
                     key_version: version.unwrap_or(0),
@@ -290,12 +519,11 @@ impl KeyManagementService for Adapter {
             "kms.AsymmetricSign",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
+            |on, message, trail| {
                 let digest = wire::sign_input(message.input)?;
-                let (signature, key_version) = keyring.sign(key, &digest)?;
+                let (signature, key_version) = on.keyring.sign(&on.key, &digest, on.now_ms)?;
                 let signature = signature.to_der();
-                trail
-                    .key_version(key_version)
+                on.note(trail, key_version)
                     .input_digest(digest)
                     .output(&signature);
                 Ok(pb::AsymmetricSignResponse {
@@ -315,12 +543,14 @@ impl KeyManagementService for Adapter {
             "kms.AsymmetricVerify",
             request,
             |r| &r.name,
-            |keyring, key, message, trail| {
+            |on, message, trail| {
                 let digest = wire::verify_input(message.input)?;
                 trail.input_digest(digest);
                 let signature = wire::signature(&message.signature)?;
-                let version = keyring.verify(key, &digest, &signature, message.key_version)?;
-                trail.key_version(version.unwrap_or(0));
+                let version =
+                    on.keyring
+                        .verify(&on.key, &digest, &signature, message.key_version, on.now_ms)?;
+                on.note(trail, version.unwrap_or(0));
                 Ok(pb::AsymmetricVerifyResponse {
                     valid: version.is_some(),
                     key_version: version.unwrap_or(0),
@@ -335,12 +565,18 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::GetPublicKeyRequest>,
     ) -> Result<Response<pb::PublicKey>, Status> {
-        let keyring = self.keyring.clone();
+        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
         self.gate
             .blocking("kms.GetPublicKey", request, move |_, message, trail| {
                 let id = KeyId::from_name(&message.name)?;
-                trail.resource(id.name()).silent();
-                let (public, key_version) = keyring.public_key(&*keyring.get(&id)?, message.key_version)?;
+                trail.resource(id.name());
+                let (key, now_ms) = (keyring.get(&id)?, clock());
+                let (public, key_version) = keyring.public_key(&key, message.key_version, now_ms)?;
+                if key.is_compromised(key_version, now_ms) {
+                    trail.key_version(key_version).remark("KEY_COMPROMISED");
+                } else {
+                    trail.silent();
+                }
                 Ok(pb::PublicKey {
                     name: id.name(),
                     key_version,

@@ -8,7 +8,7 @@ use asterism_proto::kms as pb;
 use crate::{
     error::KmsError,
     keys::{
-        Key, KeyId, KeyType, NewKey,
+        Key, KeyId, KeyType, KeyUpdate, MAX_WINDOW_MS, NewKey, State, Version,
         evaluation::{self, EvaluationKeyRecord},
     },
 };
@@ -26,16 +26,6 @@ pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError>
             return Err(KmsError::field("type", "must be one of the known key types"));
         }
     };
-    if request.labels.len() > MAX_LABELS
-        || request.labels.iter().any(|(name, value)| {
-            name.is_empty() || name.len() > MAX_LABEL_BYTES || value.len() > MAX_LABEL_BYTES
-        })
-    {
-        return Err(KmsError::field(
-            "labels",
-            "at most 32, with names and values of at most 63 bytes",
-        ));
-    }
     let id = if request.key_id.is_empty() {
         None
     } else {
@@ -44,8 +34,124 @@ pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError>
     Ok(NewKey {
         id,
         key_type,
-        labels: request.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        active_from_ms: activation_time(request.activation_time)?,
+        labels: labels("labels", request.labels)?,
     })
+}
+
+fn labels(
+    field: &'static str,
+    labels: std::collections::HashMap<String, String>,
+) -> Result<BTreeMap<String, String>, KmsError> {
+    let fits = |(name, value): (&String, &String)| {
+        !name.is_empty() && name.len() <= MAX_LABEL_BYTES && value.len() <= MAX_LABEL_BYTES
+    };
+    if labels.len() <= MAX_LABELS && labels.iter().all(fits) {
+        return Ok(labels.into_iter().collect());
+    }
+    Err(KmsError::field(
+        field,
+        "at most 32, with names and values of at most 63 bytes",
+    ))
+}
+
+pub(crate) fn activation_time(time: Option<prost_types::Timestamp>) -> Result<Option<u64>, KmsError> {
+    time.map(|time| milliseconds("activation_time", time)).transpose()
+}
+
+/// What an update of a key asks for: the fields that its mask names.
+pub(crate) fn key_update(key: pb::Key, mask: Option<prost_types::FieldMask>) -> Result<KeyUpdate, KmsError> {
+    let paths = mask.unwrap_or_default().paths;
+    if paths.is_empty() {
+        return Err(KmsError::field("update_mask", "must name at least one field"));
+    }
+    let mut update = KeyUpdate {
+        etag: key.etag,
+        ..KeyUpdate::default()
+    };
+    let mut given = Some(key.labels);
+    for path in &paths {
+        match path.as_str() {
+            "labels" => {
+                if let Some(given) = given.take() {
+                    update.labels = Some(labels("key.labels", given)?);
+                }
+            }
+            "rotation_period" => {
+                let period = key.rotation_period;
+                update.rotation_period_ms = Some(
+                    period
+                        .map(|period| length("key.rotation_period", period))
+                        .transpose()?,
+                );
+            }
+            "next_rotation_time" => {
+                let time = key
+                    .next_rotation_time
+                    .ok_or_else(|| KmsError::field("key.next_rotation_time", "must be set"))?;
+                update.next_rotation_ms = Some(milliseconds("key.next_rotation_time", time)?);
+            }
+            "min_decryption_version" => update.min_version = Some(key.min_decryption_version),
+            _ => {
+                return Err(KmsError::field(
+                    "update_mask",
+                    "may name labels, rotation_period, next_rotation_time and min_decryption_version",
+                ));
+            }
+        }
+    }
+    Ok(update)
+}
+
+/// Reads `keys/{id}/versions/{number}`.
+pub(crate) fn version_name(name: &str) -> Result<(KeyId, u32), KmsError> {
+    let read = name.split_once("/versions/").and_then(|(key, number)| {
+        let plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse().ok().filter(|_| plain)?;
+        Some((KeyId::from_name(key).ok()?, number))
+    });
+    read.ok_or_else(|| KmsError::field("name", "must be `keys/{key_id}/versions/{version}`"))
+}
+
+/// A state that may be asked for; which steps there are is the domain's to say.
+pub(crate) fn new_state(
+    version: &pb::KeyVersion,
+    mask: Option<prost_types::FieldMask>,
+) -> Result<State, KmsError> {
+    let paths = mask.unwrap_or_default().paths;
+    if !paths.iter().all(|path| path == "state") {
+        return Err(KmsError::field("update_mask", "may name state only"));
+    }
+    match version.state() {
+        pb::KeyVersionState::Active => Ok(State::Active),
+        pb::KeyVersionState::Suspended => Ok(State::Suspended),
+        pb::KeyVersionState::Deactivated => Ok(State::Deactivated),
+        pb::KeyVersionState::Compromised => Ok(State::Compromised),
+        _ => Err(KmsError::field(
+            "key_version.state",
+            "must be ACTIVE, SUSPENDED, DEACTIVATED or COMPROMISED; destroy and restore by their own methods",
+        )),
+    }
+}
+
+/// The window of a destruction.
+pub(crate) fn window(window: Option<prost_types::Duration>) -> Result<u64, KmsError> {
+    window.map_or(Ok(MAX_WINDOW_MS), |window| length("window", window))
+}
+
+fn milliseconds(field: &'static str, time: prost_types::Timestamp) -> Result<u64, KmsError> {
+    positive(time.seconds, time.nanos).ok_or_else(|| KmsError::field(field, "must be a time after 1970"))
+}
+
+fn length(field: &'static str, length: prost_types::Duration) -> Result<u64, KmsError> {
+    positive(length.seconds, length.nanos).ok_or_else(|| KmsError::field(field, "must be above zero"))
+}
+
+/// Milliseconds, when they are above zero.
+fn positive(seconds: i64, nanos: i32) -> Option<u64> {
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    let ms = u64::try_from(seconds).ok()?.checked_mul(1000)?;
+    ms.checked_add(nanos / 1_000_000).filter(|ms| *ms > 0)
 }
 
 pub(crate) fn request_id(id: &str) -> Result<&str, KmsError> {
@@ -70,8 +176,7 @@ pub(crate) fn page_token(token: &str) -> Result<Option<KeyId>, KmsError> {
         .map_err(|_| KmsError::field("page_token", "must be one that ListKeys gave"))
 }
 
-pub(crate) fn key(key: &Key) -> pb::Key {
-    let versions = key.created_at_ms.iter().zip(1..);
+pub(crate) fn key(key: &Key, now_ms: u64) -> pb::Key {
     pb::Key {
         name: key.id.name(),
         r#type: match key.key_type {
@@ -80,15 +185,42 @@ pub(crate) fn key(key: &Key) -> pb::Key {
             KeyType::EcSignP256Sha256 => pb::KeyType::EcSignP256Sha256,
         }
         .into(),
-        primary_version: key.primary(),
-        versions: versions
-            .map(|(ms, version)| pb::KeyVersion {
-                version,
-                create_time: Some(timestamp(*ms)),
-            })
+        primary_version: key.primary(now_ms),
+        versions: key
+            .versions
+            .iter()
+            .map(|version| self::version(&key.id, version, now_ms))
             .collect(),
-        create_time: key.created_at_ms.first().map(|ms| timestamp(*ms)),
+        create_time: key.versions.first().map(|first| timestamp(first.created_at_ms)),
         labels: key.labels.clone().into_iter().collect(),
+        etag: key.etag.clone(),
+        rotation_period: key.rotation_period_ms.map(|ms| prost_types::Duration {
+            seconds: (ms / 1000) as i64,
+            nanos: (ms % 1000 * 1_000_000) as i32,
+        }),
+        next_rotation_time: key.next_rotation_ms.map(timestamp),
+        min_decryption_version: key.min_version,
+    }
+}
+
+pub(crate) fn version(id: &KeyId, version: &Version, now_ms: u64) -> pb::KeyVersion {
+    pb::KeyVersion {
+        version: version.number,
+        create_time: Some(timestamp(version.created_at_ms)),
+        name: format!("{}/versions/{}", id.name(), version.number),
+        state: match version.state(now_ms) {
+            State::PreActive => pb::KeyVersionState::PreActive,
+            State::Active => pb::KeyVersionState::Active,
+            State::Suspended => pb::KeyVersionState::Suspended,
+            State::Deactivated => pb::KeyVersionState::Deactivated,
+            State::Compromised => pb::KeyVersionState::Compromised,
+            State::DestroyScheduled => pb::KeyVersionState::DestroyScheduled,
+            State::Destroyed => pb::KeyVersionState::Destroyed,
+        }
+        .into(),
+        state_time: Some(timestamp(version.since_ms(now_ms))),
+        activation_time: version.active_from_ms().map(timestamp),
+        destroy_time: version.destroy_at_ms().map(timestamp),
     }
 }
 

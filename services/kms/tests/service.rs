@@ -3,11 +3,15 @@
 
 #[path = "service/ciphers.rs"]
 mod ciphers;
+#[path = "service/destruction.rs"]
+mod destruction;
 #[path = "service/disk.rs"]
 mod disk;
 #[path = "service/lifecycle.rs"]
 mod lifecycle;
 #[path = "service/macs_and_signatures.rs"]
 mod macs_and_signatures;
+#[path = "service/states.rs"]
+mod states;
 #[path = "service/support.rs"]
 mod support;

@@ -36,7 +36,7 @@ pub struct AuditEvent {
     pub key_version: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it was refused or failed; empty on success.
+    /// Why it was refused or failed; on success empty, or a remark such as `KEY_COMPROMISED`.
     pub reason: &'static str,
     /// Of the request.
     pub request_id: String,

@@ -1,61 +1,39 @@
-//! All keys of a service, and every operation on them.
+//! All keys of a service: made, found, kept wrapped.
 //!
 //! The rule: material leaves the keyring only as a fresh data key that a caller asked for; on the disk it exists only
-//! wrapped under the root key, bound to key id, version and type.
+//! wrapped under the root key and a key of its version ([`crate::keys::version_keys`]), bound to key id, version and type.
+//! Time is an argument everywhere.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use asterism_crypto::{
-    CryptoError, Digest, KeyRef, MacTag, SecretBytes, SecretKey, Signature, VerifyingKey, envelope,
-};
+use asterism_crypto::{Digest, KeyRef, SecretBytes, SecretKey, envelope};
 use asterism_store::{Batch, Records, StoreError};
 
 use crate::{
     error::KmsError,
     keys::{
-        KeyId, KeyType,
+        Key, KeyId, KeyType, State,
+        changes::check_labels,
         material::Material,
         record::{
-            KEY, KeyRecord, RequestRecord, VersionRecord, decode, encode, key_record, request_record,
-            version_record, wrap_context,
+            KEY, KeyRecord, RequestRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record,
+            request_record, state_record, version_record, versions_of, wrap_context,
         },
+        version_keys::{self, VersionKeys},
     },
 };
 
 /// Versions that a key may have: their times fit in one record.
-const MAX_VERSIONS: usize = 200;
-/// Bytes of all labels of a key.
-const MAX_LABEL_BYTES: usize = 900;
+const MAX_VERSIONS: usize = 180;
 /// Keys that are kept unwrapped in memory.
 const CACHED_KEYS: usize = 4096;
-/// Largest input of one operation.
-pub const MAX_INPUT_BYTES: usize = 64 << 10;
-
-/// A key as callers see it.
-pub struct Key {
-    /// Its id.
-    pub id: KeyId,
-    /// What it is for.
-    pub key_type: KeyType,
-    /// Principal that made it.
-    pub owner: String,
-    /// For people.
-    pub labels: BTreeMap<String, String>,
-    /// Milliseconds since 1970, by version from 1.
-    pub created_at_ms: Vec<u64>,
-    /// Unwrapped material by version, as it is needed.
-    materials: Mutex<HashMap<u32, Arc<Material>>>,
-}
-
-impl Key {
-    /// The version that encrypts, signs and computes MACs.
-    pub fn primary(&self) -> u32 {
-        self.created_at_ms.len() as u32
-    }
-}
+/// How far ahead a version may be made.
+const MAX_ACTIVATION_AHEAD_MS: u64 = 10 * 366 * 24 * 3600 * 1000;
+/// Records read at once.
+pub(crate) const PAGE: usize = 512;
 
 /// Makes creation and rotation idempotent: the principal who asked and the id that it gave.
 pub struct RequestId<'a> {
@@ -74,32 +52,44 @@ pub struct NewKey {
     pub key_type: KeyType,
     /// For people.
     pub labels: BTreeMap<String, String>,
-}
-
-/// A fresh data key.
-pub struct DataKey {
-    /// The key.
-    pub plaintext: SecretKey,
-    /// The key wrapped.
-    pub wrapped: Vec<u8>,
-    /// By which version.
-    pub version: u32,
+    /// When the first version becomes active; `None` for at once.
+    pub active_from_ms: Option<u64>,
 }
 
 /// All keys.
 pub struct Keyring {
-    records: Arc<dyn Records>,
+    pub(crate) records: Arc<dyn Records>,
+    pub(crate) version_keys: Arc<dyn VersionKeys>,
     root: SecretKey,
     cache: RwLock<HashMap<KeyId, Arc<Key>>>,
+    /// Held by whoever changes a key that is there: what it read is still so when it writes.
+    changes: Mutex<()>,
+    /// Least time in which a destruction can be undone.
+    pub(crate) min_window_ms: u64,
+}
+
+/// A key to be changed, read from the store.
+pub(crate) struct Loaded {
+    stored: Vec<u8>,
+    pub(crate) record: KeyRecord,
+    pub(crate) key: Key,
 }
 
 impl Keyring {
-    /// A keyring over records whose material is wrapped by `root`.
-    pub fn new(records: Arc<dyn Records>, root: SecretKey) -> Self {
+    /// A keyring over records whose material is wrapped by `root` and the keys of `version_keys`.
+    pub fn new(
+        records: Arc<dyn Records>,
+        version_keys: Arc<dyn VersionKeys>,
+        root: SecretKey,
+        min_window_ms: u64,
+    ) -> Self {
         Self {
             records,
+            version_keys,
             root,
             cache: RwLock::default(),
+            changes: Mutex::default(),
+            min_window_ms,
         }
     }
 
@@ -108,72 +98,81 @@ impl Keyring {
     /// # Errors
     /// [`KmsError::KeyExists`], [`KmsError::RequestIdReused`], [`KmsError::Field`].
     pub fn create(&self, new: NewKey, request: &RequestId<'_>, now_ms: u64) -> Result<Arc<Key>, KmsError> {
-        let label_bytes: usize = new
-            .labels
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 8)
-            .sum();
-        if label_bytes > MAX_LABEL_BYTES {
-            return Err(KmsError::field(
-                "labels",
-                format!("all labels together have at most {MAX_LABEL_BYTES} bytes"),
-            ));
-        }
+        check_labels(&new.labels)?;
+        let active_from_ms = check_activation(new.active_from_ms, now_ms)?;
         let asked_for = new.id.as_ref().map_or("", KeyId::as_str);
-        let parameters =
-            Digest::of(format!("create {asked_for:?} {} {:?}", new.key_type, new.labels).as_bytes());
+        let mut parameters = format!("create {asked_for:?} {} {:?}", new.key_type, new.labels);
+        if let Some(at) = new.active_from_ms {
+            parameters += &format!(" active from {at}");
+        }
+        let parameters = Digest::of(parameters.as_bytes());
         if let Some(id) = self.done_before(request, &parameters)? {
             return self.get(&id);
         }
         let id = new.id.unwrap_or_else(KeyId::generate);
-        let record = KeyRecord {
-            key_type: new.key_type,
-            owner: request.principal.to_owned(),
-            labels: new.labels,
-            created_at_ms: vec![now_ms],
-        };
+        let mut record = KeyRecord::new(new.key_type, request.principal, new.labels);
+        record.created_at_ms.push(now_ms);
         let key_at = key_record(id.as_str());
         let batch = Batch::new()
             .expect_absent(key_at.clone())
             .put(key_at, encode(&record));
-        let batch = self.with_version(batch, &id, 1, new.key_type)?;
-        self.commit(batch, request, &parameters, &id, || {
-            KmsError::KeyExists(id.to_string())
-        })?;
-        self.get(&id)
+        let (batch, wrapping_key) = self.with_version(batch, &id, 1, new.key_type)?;
+        let batch = with_activation(batch, &id, 1, active_from_ms, now_ms);
+        match self.commit(batch, request, &parameters, &id)? {
+            Committed::Now => self.get(&id),
+            Committed::Before(id) => {
+                self.version_keys.shred(&wrapping_key)?;
+                self.get(&id)
+            }
+            Committed::Not => {
+                self.version_keys.shred(&wrapping_key)?;
+                Err(KmsError::KeyExists(id.to_string()))
+            }
+        }
     }
 
-    /// Adds a version and makes it primary: durable when this returns.
+    /// Adds a version, primary from `active_from_ms` or from now on: durable when this returns.
     ///
     /// # Errors
-    /// [`KmsError::KeyNotFound`], [`KmsError::TooManyVersions`], [`KmsError::RequestIdReused`].
-    pub fn rotate(&self, id: &KeyId, request: &RequestId<'_>, now_ms: u64) -> Result<Arc<Key>, KmsError> {
-        let parameters = Digest::of(format!("rotate {id}").as_bytes());
-        if let Some(id) = self.done_before(request, &parameters)? {
-            return self.get(&id);
+    /// [`KmsError::KeyNotFound`], [`KmsError::TooManyVersions`], [`KmsError::RequestIdReused`], [`KmsError::Field`].
+    pub fn rotate(
+        &self,
+        id: &KeyId,
+        active_from_ms: Option<u64>,
+        request: &RequestId<'_>,
+        now_ms: u64,
+    ) -> Result<Arc<Key>, KmsError> {
+        let mut parameters = format!("rotate {id}");
+        if let Some(at) = active_from_ms {
+            parameters += &format!(" active from {at}");
         }
-        let key_at = key_record(id.as_str());
-        let stored = self
-            .records
-            .get(&key_at)?
-            .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
-        let mut record: KeyRecord = decode(&stored)?;
+        let active_from_ms = check_activation(active_from_ms, now_ms)?;
+        let _changing = self.changing();
+        self.change(id, &parameters, request, |loaded| {
+            if let Some(period) = loaded.record.rotation_period_ms {
+                loaded.record.next_rotation_ms = Some(now_ms.saturating_add(period));
+            }
+            self.add_version(id, loaded, active_from_ms, now_ms)
+        })
+    }
+
+    /// A batch that adds a version to `loaded`, and the name of its wrapping key.
+    pub(crate) fn add_version(
+        &self,
+        id: &KeyId,
+        loaded: &mut Loaded,
+        active_from_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(Batch, Option<String>), KmsError> {
+        let record = &mut loaded.record;
         if record.created_at_ms.len() >= MAX_VERSIONS {
             return Err(KmsError::TooManyVersions(id.name()));
         }
         record.created_at_ms.push(now_ms);
         let version = record.created_at_ms.len() as u32;
-        let batch = Batch::new()
-            .expect_value(key_at.clone(), stored)
-            .put(key_at, encode(&record));
-        let batch = self.with_version(batch, id, version, record.key_type)?;
-        // Somebody else rotated in between: the caller may simply ask again.
-        self.commit(batch, request, &parameters, id, || KmsError::RequestIdReused)?;
-        self.cache
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
-        self.get(id)
+        let (batch, wrapping_key) = self.with_version(Batch::new(), id, version, record.key_type)?;
+        let batch = with_activation(batch, id, version, active_from_ms, now_ms);
+        Ok((batch, Some(wrapping_key)))
     }
 
     /// A key.
@@ -184,13 +183,9 @@ impl Keyring {
         if let Some(key) = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(key.clone());
         }
-        // Held while reading, so that a rotation in between cannot be overwritten by what was read before it.
+        // Held while reading, so that a change in between cannot be overwritten by what was read before it.
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        let stored = self
-            .records
-            .get(&key_record(id.as_str()))?
-            .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
-        let key = Arc::new(to_key(id.clone(), decode(&stored)?));
+        let key = Arc::new(self.load(id)?.key);
         if cache.len() >= CACHED_KEYS {
             cache.clear();
         }
@@ -209,176 +204,94 @@ impl Keyring {
         }
         let page = self.records.scan(&from, &[KEY], limit)?;
         page.iter()
-            .map(|(at, stored)| {
-                let id = str::from_utf8(&at[1..]).ok().and_then(|id| id.parse().ok());
-                Ok(to_key(id.ok_or(KmsError::Damaged("key id"))?, decode(stored)?))
-            })
+            .map(|(at, stored)| self.read(key_at(at)?, stored).map(|(_, key)| key))
             .collect()
     }
 
-    /// A fresh data key, wrapped by the primary version.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::Field`].
-    pub fn generate_data_key(&self, key: &Key, aad: &[u8]) -> Result<DataKey, KmsError> {
-        let plaintext = SecretKey::generate()?;
-        let (wrapped, version) = self.encrypt(key, plaintext.expose(), aad)?;
-        Ok(DataKey {
-            plaintext,
-            wrapped,
-            version,
-        })
+    /// Takes the place of the one who changes keys.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Encrypts under the primary version; gives the ciphertext and the version.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::Field`].
-    pub fn encrypt(&self, key: &Key, plaintext: &[u8], aad: &[u8]) -> Result<(Vec<u8>, u32), KmsError> {
-        check_size("plaintext", plaintext)?;
-        check_size("additional_authenticated_data", aad)?;
-        let version = key.primary();
-        let material = self.material(key, version)?;
-        let Material::Aes(secret) = &*material else {
-            return Err(wrong_type(key, KeyType::Aes256Gcm));
-        };
-        let key_ref = KeyRef {
-            key: key.id.to_string(),
-            version,
-        };
-        Ok((envelope::seal(secret, &key_ref, plaintext, aad)?, version))
-    }
-
-    /// Decrypts; gives the plaintext and the version that the ciphertext names.
-    ///
-    /// # Errors
-    /// [`KmsError::DecryptionFailed`] whatever the cause, [`KmsError::Field`] for what is no ciphertext of this key.
-    pub fn decrypt(&self, key: &Key, ciphertext: &[u8], aad: &[u8]) -> Result<(SecretBytes, u32), KmsError> {
-        check_size("additional_authenticated_data", aad)?;
-        if ciphertext.len() > MAX_INPUT_BYTES + 1024 {
-            return Err(too_large("ciphertext"));
-        }
-        if key.key_type != KeyType::Aes256Gcm {
-            return Err(wrong_type(key, KeyType::Aes256Gcm));
-        }
-        let header = envelope::parse_header(ciphertext)
-            .map_err(|_| KmsError::field("ciphertext", "is not a whole ciphertext of this service"))?;
-        if header.key_ref.key != key.id.as_str() {
-            return Err(KmsError::field(
-                "ciphertext",
-                "was made by another key; name that one",
-            ));
-        }
-        // A version that never was can only come from an altered ciphertext.
-        let version = header.key_ref.version;
-        let material = self.material(key, version).map_err(|error| match error {
-            KmsError::VersionNotFound { .. } => KmsError::DecryptionFailed,
-            other => other,
-        })?;
-        let Material::Aes(secret) = &*material else {
-            return Err(wrong_type(key, KeyType::Aes256Gcm));
-        };
-        match envelope::open(secret, ciphertext, aad) {
-            Ok(plaintext) => Ok((plaintext, version)),
-            Err(CryptoError::Authentication) => Err(KmsError::DecryptionFailed),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// HMAC-SHA256 by the primary version.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::Field`].
-    pub fn mac(&self, key: &Key, data: &[u8]) -> Result<(MacTag, u32), KmsError> {
-        check_size("data", data)?;
-        let material = self.material(key, key.primary())?;
-        let Material::Mac(secret) = &*material else {
-            return Err(wrong_type(key, KeyType::HmacSha256));
-        };
-        Ok((secret.compute(data), key.primary()))
-    }
-
-    /// The version under which `mac` is right for `data`; 0 tries them all, newest first.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::VersionNotFound`], [`KmsError::Field`].
-    pub fn verify_mac(
+    /// Changes a key once: `work` alters the record and gives what is written with it, and the name of a wrapping key that was made
+    /// for it. Only for who holds [`Keyring::changing`].
+    pub(crate) fn change(
         &self,
-        key: &Key,
-        data: &[u8],
-        mac: &[u8],
-        version: u32,
-    ) -> Result<Option<u32>, KmsError> {
-        check_size("data", data)?;
-        self.find_version(key, version, |material| match material {
-            Material::Mac(secret) => Ok(secret.verify(data, mac).is_ok()),
-            _ => Err(wrong_type(key, KeyType::HmacSha256)),
-        })
+        id: &KeyId,
+        parameters: &str,
+        request: &RequestId<'_>,
+        work: impl FnOnce(&mut Loaded) -> Result<(Batch, Option<String>), KmsError>,
+    ) -> Result<Arc<Key>, KmsError> {
+        let parameters = Digest::of(parameters.as_bytes());
+        if let Some(id) = self.done_before(request, &parameters)? {
+            return self.get(&id);
+        }
+        let mut loaded = self.load(id)?;
+        let (batch, wrapping_key) = work(&mut loaded)?;
+        let at = key_record(id.as_str());
+        let batch = batch
+            .expect_value(at.clone(), loaded.stored)
+            .put(at, encode(&loaded.record.next()));
+        let committed = self.commit(batch, request, &parameters, id)?;
+        self.cache
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+        if let (Committed::Before(_) | Committed::Not, Some(name)) = (&committed, wrapping_key) {
+            self.version_keys.shred(&name)?;
+        }
+        match committed {
+            Committed::Now | Committed::Before(_) => self.get(id),
+            // Nobody else changes keys: the id was used for a creation at the same moment.
+            Committed::Not => Err(KmsError::RequestIdReused),
+        }
     }
 
-    /// Signs a SHA-256 digest by the primary version.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`]
-    pub fn sign(&self, key: &Key, digest: &Digest) -> Result<(Signature, u32), KmsError> {
-        let material = self.material(key, key.primary())?;
-        let Material::Sign(secret) = &*material else {
-            return Err(wrong_type(key, KeyType::EcSignP256Sha256));
-        };
-        Ok((secret.sign_digest(digest), key.primary()))
+    /// Reads a key from the store.
+    fn load(&self, id: &KeyId) -> Result<Loaded, KmsError> {
+        let stored = self
+            .records
+            .get(&key_record(id.as_str()))?
+            .ok_or_else(|| KmsError::KeyNotFound(id.name()))?;
+        let (record, key) = self.read(id.clone(), &stored)?;
+        Ok(Loaded { stored, record, key })
     }
 
-    /// The version under which `signature` is right for `digest`; 0 tries them all, newest first.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::VersionNotFound`].
-    pub fn verify(
+    fn read(&self, id: KeyId, stored: &[u8]) -> Result<(KeyRecord, Key), KmsError> {
+        let record = KeyRecord::read(stored)?;
+        let mut etag = Digest::of(stored).to_string();
+        etag.truncate(16);
+        let prefix = versions_of(STATE, &id);
+        let mut states = HashMap::new();
+        for (at, stored) in self.records.scan(&prefix, &prefix, record.created_at_ms.len())? {
+            let number = at.last_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+            states.insert(number, decode::<StateRecord>(&stored)?);
+        }
+        let key = Key::new(id, record.clone(), etag, states);
+        Ok((record, key))
+    }
+
+    /// Goes through all records under a prefix.
+    pub(crate) fn each(
         &self,
-        key: &Key,
-        digest: &Digest,
-        signature: &Signature,
-        version: u32,
-    ) -> Result<Option<u32>, KmsError> {
-        self.find_version(key, version, |material| match material {
-            Material::Sign(secret) => Ok(secret.verifying_key().verify_digest(digest, signature).is_ok()),
-            _ => Err(wrong_type(key, KeyType::EcSignP256Sha256)),
-        })
-    }
-
-    /// The public key of a version; 0 means the primary.
-    ///
-    /// # Errors
-    /// [`KmsError::WrongKeyType`], [`KmsError::VersionNotFound`].
-    pub fn public_key(&self, key: &Key, version: u32) -> Result<(VerifyingKey, u32), KmsError> {
-        let version = if version == 0 { key.primary() } else { version };
-        let material = self.material(key, version)?;
-        let Material::Sign(secret) = &*material else {
-            return Err(wrong_type(key, KeyType::EcSignP256Sha256));
-        };
-        Ok((secret.verifying_key(), version))
-    }
-
-    fn find_version(
-        &self,
-        key: &Key,
-        version: u32,
-        fits: impl Fn(&Material) -> Result<bool, KmsError>,
-    ) -> Result<Option<u32>, KmsError> {
-        let candidates = if version == 0 {
-            1..=key.primary()
-        } else {
-            version..=version
-        };
-        for version in candidates.rev() {
-            if fits(&*self.material(key, version)?)? {
-                return Ok(Some(version));
+        prefix: &[u8],
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<(), KmsError>,
+    ) -> Result<(), KmsError> {
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.records.scan(&from, prefix, PAGE)?;
+            for (at, stored) in &page {
+                see(at, stored)?;
+            }
+            match page.into_iter().next_back() {
+                Some((at, _)) => from = [at.as_slice(), &[0]].concat(),
+                None => return Ok(()),
             }
         }
-        Ok(None)
     }
 
-    /// The material of a version, unwrapped at its first use.
-    fn material(&self, key: &Key, version: u32) -> Result<Arc<Material>, KmsError> {
+    /// The material of a version, unwrapped at its first use. Whether it may be used is for the caller to ask first.
+    pub(crate) fn material(&self, key: &Key, version: u32) -> Result<Arc<Material>, KmsError> {
         if let Some(material) = key
             .materials
             .lock()
@@ -387,17 +300,14 @@ impl Keyring {
         {
             return Ok(material.clone());
         }
-        if version == 0 || version > key.primary() {
-            return Err(KmsError::VersionNotFound {
-                key: key.id.name(),
-                version,
-            });
-        }
-        let stored = self.records.get(&version_record(&key.id, version))?;
-        let record: VersionRecord = decode(&stored.ok_or(KmsError::Damaged("a version is missing"))?)?;
-        let context = wrap_context(&key.id, version, key.key_type);
-        let bytes = envelope::open(&self.root, &record.wrapped, &context)
-            .map_err(|_| KmsError::Damaged("wrapped key material"))?;
+        key.version(version)?;
+        let Some(record) = self.records.get(&version_record(&key.id, version))? else {
+            return Err(self.gone(key, version));
+        };
+        let record: VersionRecord = decode(&record)?;
+        let Some(bytes) = self.unwrap(&key.id, version, key.key_type, &record)? else {
+            return Err(self.gone(key, version));
+        };
         let material = Arc::new(Material::from_bytes(key.key_type, &bytes)?);
         key.materials
             .lock()
@@ -406,29 +316,79 @@ impl Keyring {
         Ok(material)
     }
 
-    /// Adds fresh wrapped material to a batch.
+    /// Why there is no material: it was destroyed after `key` was read, or else somebody took it away.
+    fn gone(&self, key: &Key, version: u32) -> KmsError {
+        let state = match self.load(&key.id) {
+            Ok(now) => now.key.version(version).map(|version| version.record().state),
+            Err(error) => Err(error),
+        };
+        match state {
+            Ok(state @ (State::DestroyScheduled | State::Destroyed)) => key.refused(version, state),
+            Ok(_) => KmsError::Damaged("a version is missing"),
+            Err(error) => error,
+        }
+    }
+
+    /// Adds fresh wrapped material to a batch; gives also the name of its wrapping key, which is durable.
     fn with_version(
         &self,
         batch: Batch,
         id: &KeyId,
         version: u32,
         key_type: KeyType,
-    ) -> Result<Batch, KmsError> {
+    ) -> Result<(Batch, String), KmsError> {
         let bytes = Material::generate(key_type)?;
+        let (record, name) = self.wrap(id, version, key_type, &bytes)?;
+        let at = version_record(id, version);
+        Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
+    }
+
+    /// Wraps material under a fresh wrapping key, which is durable when this returns, and named.
+    pub(crate) fn wrap(
+        &self,
+        id: &KeyId,
+        version: u32,
+        key_type: KeyType,
+        bytes: &SecretBytes,
+    ) -> Result<(VersionRecord, String), KmsError> {
+        let (name, half) = version_keys::fresh()?;
+        let wrapping = version_keys::wrapping_key(&self.root, half.as_slice(), &name);
         let root_ref = KeyRef {
             key: "root".to_owned(),
             version: 1,
         };
-        let wrapped = envelope::seal(
-            &self.root,
-            &root_ref,
-            bytes.expose(),
-            &wrap_context(id, version, key_type),
-        )?;
-        let at = version_record(id, version);
-        Ok(batch
-            .expect_absent(at.clone())
-            .put(at, encode(&VersionRecord { wrapped })))
+        let context = wrap_context(id, version, key_type);
+        let wrapped = envelope::seal(&wrapping, &root_ref, bytes.expose(), &context)?;
+        self.version_keys.put(&name, &half)?;
+        let record = VersionRecord {
+            wrapped,
+            wrapping_key: Some(name.clone()),
+        };
+        Ok((record, name))
+    }
+
+    /// Unwraps material; `None` when its wrapping key is gone.
+    pub(crate) fn unwrap(
+        &self,
+        id: &KeyId,
+        version: u32,
+        key_type: KeyType,
+        record: &VersionRecord,
+    ) -> Result<Option<SecretBytes>, KmsError> {
+        let context = wrap_context(id, version, key_type);
+        let opened = match &record.wrapping_key {
+            Some(name) => {
+                let Some(half) = self.version_keys.get(name)? else {
+                    return Ok(None);
+                };
+                let wrapping = version_keys::wrapping_key(&self.root, &half, name);
+                envelope::open(&wrapping, &record.wrapped, &context)
+            }
+            None => envelope::open(&self.root, &record.wrapped, &context),
+        };
+        opened
+            .map(Some)
+            .map_err(|_| KmsError::Damaged("wrapped key material"))
     }
 
     /// What the request id already did, if anything.
@@ -446,16 +406,14 @@ impl Keyring {
         Ok(Some(record.key.parse()?))
     }
 
-    /// Commits a change together with its request id. A conflict is this very request, made twice at once, or else what
-    /// `conflict` says.
+    /// Commits a change together with its request id.
     fn commit(
         &self,
         mut batch: Batch,
         request: &RequestId<'_>,
         parameters: &Digest,
         id: &KeyId,
-        conflict: impl FnOnce() -> KmsError,
-    ) -> Result<(), KmsError> {
+    ) -> Result<Committed, KmsError> {
         if !request.id.is_empty() {
             let at = request_record(request.principal, request.id);
             let record = RequestRecord {
@@ -465,46 +423,63 @@ impl Keyring {
             batch = batch.expect_absent(at.clone()).put(at, encode(&record));
         }
         match self.records.commit(batch) {
-            Ok(()) => Ok(()),
-            Err(StoreError::Conflict) => match self.done_before(request, parameters)? {
-                Some(_) => Ok(()),
-                None => Err(conflict()),
-            },
+            Ok(()) => Ok(Committed::Now),
+            // This very request, made twice at once, or else something else was there.
+            Err(StoreError::Conflict) => Ok(self
+                .done_before(request, parameters)?
+                .map_or(Committed::Not, Committed::Before)),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-fn to_key(id: KeyId, record: KeyRecord) -> Key {
-    Key {
-        id,
-        key_type: record.key_type,
-        owner: record.owner,
-        labels: record.labels,
-        created_at_ms: record.created_at_ms,
-        materials: Mutex::default(),
+/// What came of a commit.
+enum Committed {
+    Now,
+    /// The same request did it already, to this key.
+    Before(KeyId),
+    /// A precondition did not hold.
+    Not,
+}
+
+/// The key id in the name of a key's record.
+pub(crate) fn key_at(at: &[u8]) -> Result<KeyId, KmsError> {
+    let id = at
+        .get(1..)
+        .and_then(|id| str::from_utf8(id).ok())
+        .and_then(|id| id.parse().ok());
+    id.ok_or(KmsError::Damaged("key id"))
+}
+
+/// The activation time, if it is still to come.
+fn check_activation(active_from_ms: Option<u64>, now_ms: u64) -> Result<Option<u64>, KmsError> {
+    match active_from_ms {
+        Some(at) if at > now_ms.saturating_add(MAX_ACTIVATION_AHEAD_MS) => Err(KmsError::field(
+            "activation_time",
+            "must be at most 10 years ahead",
+        )),
+        Some(at) if at <= now_ms => Ok(None),
+        later => Ok(later),
     }
 }
 
-fn wrong_type(key: &Key, needed: KeyType) -> KmsError {
-    KmsError::WrongKeyType {
-        key: key.id.name(),
-        actual: key.key_type,
-        needed,
+/// Has the version wait for its activation time, if there is one.
+fn with_activation(
+    batch: Batch,
+    id: &KeyId,
+    version: u32,
+    active_from_ms: Option<u64>,
+    now_ms: u64,
+) -> Batch {
+    if active_from_ms.is_none() {
+        return batch;
     }
-}
-
-fn check_size(field: &'static str, bytes: &[u8]) -> Result<(), KmsError> {
-    if bytes.len() > MAX_INPUT_BYTES {
-        Err(too_large(field))
-    } else {
-        Ok(())
-    }
-}
-
-fn too_large(field: &'static str) -> KmsError {
-    KmsError::field(
-        field,
-        "has at most 64 KiB; encrypt more with a data key from GenerateDataKey",
-    )
+    let record = StateRecord {
+        state: State::PreActive,
+        since_ms: now_ms,
+        active_from_ms,
+        before: None,
+        destroy_at_ms: None,
+    };
+    batch.put(state_record(id, version), encode(&record))
 }

@@ -1,21 +1,49 @@
 use asterism_store::MemoryRecords;
 use proptest::prelude::*;
 
-use super::*;
-use crate::error::KmsError;
-
-fn keyring() -> (Keyring, Arc<MemoryRecords>) {
-    let records = Arc::new(MemoryRecords::new());
-    (
-        Keyring::new(records.clone(), SecretKey::from_bytes([9; 32])),
-        records,
-    )
-}
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use asterism_crypto::{Digest, SecretKey};
 use asterism_store::Records as _;
+
+use super::{version_keys::MemoryVersionKeys, *};
+use crate::error::KmsError;
+
+mod concurrent;
+mod life;
+mod model;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// The moment at which tests do what they do not do at another.
+const NOW: u64 = 10;
+const NO_ID: RequestId<'static> = RequestId {
+    principal: "user/alice",
+    id: "",
+};
+
+/// What a keyring stands on, to start it again.
+#[derive(Clone, Default)]
+struct Disk {
+    records: Arc<MemoryRecords>,
+    version_keys: Arc<MemoryVersionKeys>,
+}
+
+impl Disk {
+    fn start(&self) -> Keyring {
+        let root = SecretKey::from_bytes([9; 32]);
+        Keyring::new(
+            self.records.clone(),
+            self.version_keys.clone(),
+            root,
+            MIN_WINDOW_MS,
+        )
+    }
+}
+
+fn keyring() -> (Keyring, Disk) {
+    let disk = Disk::default();
+    (disk.start(), disk)
+}
 
 fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
     let request = RequestId {
@@ -26,13 +54,14 @@ fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
         id: Some(id.parse().expect("id")),
         key_type,
         labels: BTreeMap::new(),
+        active_from_ms: None,
     };
     keyring.create(new, &request, 1).expect("created")
 }
 
 #[test]
 fn old_versions_decrypt_and_verify_after_a_rotation() {
-    let (keyring, records) = keyring();
+    let (keyring, disk) = keyring();
     let request = RequestId {
         principal: "user/alice",
         id: "",
@@ -40,44 +69,52 @@ fn old_versions_decrypt_and_verify_after_a_rotation() {
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let sign = create(&keyring, "sign", KeyType::EcSignP256Sha256);
     let mac = create(&keyring, "mac", KeyType::HmacSha256);
-    let (old, version) = keyring.encrypt(&aes, b"text", b"aad").expect("encrypted");
+    let (old, version) = keyring.encrypt(&aes, b"text", b"aad", NOW).expect("encrypted");
     assert_eq!(version, 1);
     let digest = Digest::of(b"message");
-    let (signature, _) = keyring.sign(&sign, &digest).expect("signed");
-    let (tag, _) = keyring.mac(&mac, b"data").expect("mac");
+    let (signature, _) = keyring.sign(&sign, &digest, NOW).expect("signed");
+    let (tag, _) = keyring.mac(&mac, b"data", NOW).expect("mac");
     for id in [&aes.id, &sign.id, &mac.id] {
-        assert_eq!(keyring.rotate(id, &request, 2).expect("rotated").primary(), 2);
+        assert_eq!(
+            keyring.rotate(id, None, &request, 2).expect("rotated").primary(2),
+            2
+        );
     }
     // As after a restart: nothing is cached.
-    let keyring = Keyring::new(records, SecretKey::from_bytes([9; 32]));
+    let keyring = disk.start();
     let get = |id: &str| keyring.get(&id.parse().expect("id")).expect("kept");
-    let (plaintext, version) = keyring.decrypt(&get("aes"), &old, b"aad").expect("decrypted");
+    let (plaintext, version) = keyring
+        .decrypt(&get("aes"), &old, b"aad", NOW)
+        .expect("decrypted");
     assert_eq!((plaintext.expose(), version), (b"text".as_slice(), 1));
     assert_eq!(
-        keyring.encrypt(&get("aes"), b"text", b"").expect("encrypted").1,
+        keyring
+            .encrypt(&get("aes"), b"text", b"", NOW)
+            .expect("encrypted")
+            .1,
         2
     );
     assert_eq!(
         keyring
-            .verify(&get("sign"), &digest, &signature, 0)
+            .verify(&get("sign"), &digest, &signature, 0, NOW)
             .expect("checked"),
         Some(1)
     );
     assert_eq!(
         keyring
-            .verify(&get("sign"), &digest, &signature, 2)
+            .verify(&get("sign"), &digest, &signature, 2, NOW)
             .expect("checked"),
         None
     );
     assert_eq!(
         keyring
-            .verify_mac(&get("mac"), b"data", tag.as_bytes(), 0)
+            .verify_mac(&get("mac"), b"data", tag.as_bytes(), 0, NOW)
             .expect("checked"),
         Some(1)
     );
     assert_eq!(
         keyring
-            .verify_mac(&get("mac"), b"other", tag.as_bytes(), 0)
+            .verify_mac(&get("mac"), b"other", tag.as_bytes(), 0, NOW)
             .expect("checked"),
         None
     );
@@ -88,22 +125,22 @@ fn what_does_not_decrypt_says_no_more_than_that() {
     let (keyring, _) = keyring();
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let other = create(&keyring, "other", KeyType::Aes256Gcm);
-    let (ciphertext, _) = keyring.encrypt(&aes, b"text", b"aad").expect("encrypted");
+    let (ciphertext, _) = keyring.encrypt(&aes, b"text", b"aad", NOW).expect("encrypted");
     assert!(matches!(
-        keyring.decrypt(&aes, &ciphertext, b"bad").map(drop),
+        keyring.decrypt(&aes, &ciphertext, b"bad", NOW).map(drop),
         Err(KmsError::DecryptionFailed)
     ));
     for at in 0..ciphertext.len() {
         let mut altered = ciphertext.clone();
         altered[at] ^= 1;
-        let refused = keyring.decrypt(&aes, &altered, b"aad").map(drop);
+        let refused = keyring.decrypt(&aes, &altered, b"aad", NOW).map(drop);
         assert!(
             matches!(refused, Err(KmsError::DecryptionFailed | KmsError::Field { .. })),
             "byte {at}"
         );
     }
     assert!(matches!(
-        keyring.decrypt(&other, &ciphertext, b"aad").map(drop),
+        keyring.decrypt(&other, &ciphertext, b"aad", NOW).map(drop),
         Err(KmsError::Field { .. })
     ));
 }
@@ -115,23 +152,25 @@ fn a_key_does_only_what_its_type_says() {
     let sign = create(&keyring, "sign", KeyType::EcSignP256Sha256);
     let digest = Digest::of(b"m");
     let wrong = [
-        keyring.encrypt(&sign, b"", b"").map(drop),
-        keyring.decrypt(&sign, b"", b"").map(drop),
-        keyring.generate_data_key(&sign, b"").map(drop),
-        keyring.mac(&aes, b"").map(drop),
-        keyring.verify_mac(&aes, b"", b"", 0).map(drop),
-        keyring.sign(&aes, &digest).map(drop),
-        keyring.public_key(&aes, 0).map(drop),
+        keyring.encrypt(&sign, b"", b"", NOW).map(drop),
+        keyring.decrypt(&sign, b"", b"", NOW).map(drop),
+        keyring.generate_data_key(&sign, b"", NOW).map(drop),
+        keyring.mac(&aes, b"", NOW).map(drop),
+        keyring.verify_mac(&aes, b"", b"", 0, NOW).map(drop),
+        keyring.sign(&aes, &digest, NOW).map(drop),
+        keyring.public_key(&aes, 0, NOW).map(drop),
     ];
     for result in wrong {
         assert!(matches!(result, Err(KmsError::WrongKeyType { .. })));
     }
     assert!(matches!(
-        keyring.public_key(&sign, 2).map(drop),
+        keyring.public_key(&sign, 2, NOW).map(drop),
         Err(KmsError::VersionNotFound { .. })
     ));
     assert!(matches!(
-        keyring.encrypt(&aes, &[0; MAX_INPUT_BYTES + 1], b"").map(drop),
+        keyring
+            .encrypt(&aes, &[0; MAX_INPUT_BYTES + 1], b"", NOW)
+            .map(drop),
         Err(KmsError::Field { .. })
     ));
 }
@@ -147,10 +186,11 @@ fn a_request_id_does_one_thing_once() {
         id: Some(id.parse().expect("id")),
         key_type: KeyType::Aes256Gcm,
         labels: BTreeMap::new(),
+        active_from_ms: None,
     };
     keyring.create(new("one"), &request, 1).expect("created");
     let again = keyring.create(new("one"), &request, 5).expect("the same");
-    assert_eq!(again.created_at_ms, [1]);
+    assert_eq!(again.versions[0].created_at_ms, 1);
     assert!(matches!(
         keyring.create(new("two"), &request, 1).map(drop),
         Err(KmsError::RequestIdReused)
@@ -170,9 +210,9 @@ fn a_request_id_does_one_thing_once() {
     for _ in 0..2 {
         assert_eq!(
             keyring
-                .rotate(&again.id, &rotation, 2)
+                .rotate(&again.id, None, &rotation, 2)
                 .expect("rotated")
-                .primary(),
+                .primary(2),
             2
         );
     }
@@ -187,23 +227,24 @@ fn a_request_id_does_one_thing_once() {
 
 #[test]
 fn stored_material_is_wrapped_and_bound_to_its_key() {
-    let (keyring, records) = keyring();
+    let (keyring, disk) = keyring();
     let one = create(&keyring, "one", KeyType::Aes256Gcm);
     create(&keyring, "two", KeyType::Aes256Gcm);
-    let (ciphertext, _) = keyring.encrypt(&one, b"text", b"").expect("encrypted");
+    let (ciphertext, _) = keyring.encrypt(&one, b"text", b"", NOW).expect("encrypted");
     // One key's wrapped material in the other's place is refused.
-    let stored = records
+    let stored = disk
+        .records
         .get(&record::version_record(&"two".parse().expect("id"), 1))
         .expect("read")
         .expect("there");
     let place = record::version_record(&"one".parse().expect("id"), 1);
-    records
+    disk.records
         .commit(asterism_store::Batch::new().put(place, stored))
         .expect("written");
-    let keyring = Keyring::new(records, SecretKey::from_bytes([9; 32]));
+    let keyring = disk.start();
     let one = keyring.get(&one.id).expect("there");
     assert!(matches!(
-        keyring.decrypt(&one, &ciphertext, b"").map(drop),
+        keyring.decrypt(&one, &ciphertext, b"", NOW).map(drop),
         Err(KmsError::Damaged(_))
     ));
 }
@@ -215,7 +256,7 @@ proptest! {
     fn arbitrary_ciphertext_is_refused_without_a_panic(bytes: Vec<u8>) {
         let (keyring, _) = keyring();
         let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
-        prop_assert!(keyring.decrypt(&aes, &bytes, b"").is_err());
+        prop_assert!(keyring.decrypt(&aes, &bytes, b"", NOW).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use asterism_store::files;
 
 use crate::support::{World, make_keys};
 
-fn all_files(dir: &Path) -> Vec<PathBuf> {
+pub fn all_files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -24,7 +24,7 @@ fn all_files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn holds(bytes: &[u8], secret: &[u8]) -> bool {
+pub fn holds(bytes: &[u8], secret: &[u8]) -> bool {
     bytes.windows(secret.len()).any(|window| window == secret)
 }
 

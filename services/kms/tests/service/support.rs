@@ -1,6 +1,12 @@
 //! The service on a free port, and clients of it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use asterism_chassis::{
     StartError,
@@ -9,7 +15,7 @@ use asterism_chassis::{
     server::Running,
 };
 use asterism_client::{ClientError, Connection, Credentials, Kms};
-use asterism_kms::{Config, RootKeyConfig};
+use asterism_kms::{Clock, Config, LifecycleConfig, RootKeyConfig};
 use asterism_proto::kms::{KeyType, key_management_service_client::KeyManagementServiceClient};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -23,7 +29,12 @@ pub struct World {
     root_key: RootKeyConfig,
     running: Running,
     endpoint: String,
+    now_ms: Arc<AtomicU64>,
 }
+
+/// When every world begins: some time in 2027.
+const BEGIN_MS: u64 = 1_800_000_000_000;
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl World {
     pub async fn start() -> Self {
@@ -33,19 +44,39 @@ impl World {
     }
 
     pub async fn start_with(dir: TempDir, root_key: RootKeyConfig) -> Result<Self, StartError> {
+        Self::start_at(dir, root_key, Arc::new(AtomicU64::new(BEGIN_MS))).await
+    }
+
+    async fn start_at(
+        dir: TempDir,
+        root_key: RootKeyConfig,
+        now_ms: Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
         let config = Config {
             common: Common::embedded("kms", dir.path()),
             root_key: root_key.clone(),
+            lifecycle: LifecycleConfig {
+                sweep_seconds: 1,
+                ..LifecycleConfig::default()
+            },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let running = asterism_kms::start(config, listener).await?;
+        let shown = now_ms.clone();
+        let clock: Clock = Arc::new(move || shown.load(Ordering::Acquire));
+        let running = asterism_kms::start_with_clock(config, listener, clock).await?;
         Ok(Self {
             dir,
             root_key,
             running,
             endpoint,
+            now_ms,
         })
+    }
+
+    /// The service's clock goes on.
+    pub fn advance(&self, by: Duration) {
+        self.now_ms.fetch_add(by.as_millis() as u64, Ordering::AcqRel);
     }
 
     /// The service ends; gives its directory.
@@ -55,8 +86,8 @@ impl World {
     }
 
     pub async fn restart(self) -> Self {
-        let root_key = self.root_key.clone();
-        Self::start_with(self.stop().await, root_key).await.unwrap()
+        let (root_key, now_ms) = (self.root_key.clone(), self.now_ms.clone());
+        Self::start_at(self.stop().await, root_key, now_ms).await.unwrap()
     }
 
     fn token(&self, principal: &str, roles: &[Role]) -> String {
@@ -118,4 +149,15 @@ pub fn refusal<T>(result: Result<T, ClientError>) -> (Code, String) {
 
 pub fn refused(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
+}
+
+/// The end of something that the service does by itself, soon.
+pub async fn eventually<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
+    for _ in 0..200 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it did not happen within 10 seconds");
 }
