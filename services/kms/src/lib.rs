@@ -12,9 +12,11 @@ mod wire;
 
 use std::sync::Arc;
 
-use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
+use asterism_chassis::{
+    Foundation, StartError, off_runtime,
+    server::{Listeners, Running},
+};
 use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
-use tokio::net::TcpListener;
 
 pub use config::{Config, RootKeyConfig};
 pub use error::KmsError;
@@ -24,11 +26,11 @@ use crate::{
     service::Adapter,
 };
 
-/// Starts the service on a listener that is bound already.
+/// Starts the service on listeners that are bound already.
 ///
 /// # Errors
 /// When the store, the root key or the listener cannot be used; the text tells the next step.
-pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
     let (common, root_key) = (config.common.clone(), config.root_key.clone());
     let (foundation, root) = off_runtime(move || {
         let foundation = Foundation::open("kms", &common)?;
@@ -43,7 +45,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    Ok(foundation.server(&config.common).add(service).spawn(listener)?)
+    Ok(foundation.server(&config.common).add(service).spawn(listeners)?)
 }
 
 /// The whole process.
