@@ -106,13 +106,6 @@ impl ClientError {
                         message: status.message().to_owned(),
                     };
                 }
-                // Only a status that was made here has a source: the connection broke in the middle of the call.
-                Code::Unknown if std::error::Error::source(status).is_some() => {
-                    return Self::Unreachable {
-                        endpoint: endpoint.to_owned(),
-                        message: status.message().to_owned(),
-                    };
-                }
                 Code::DeadlineExceeded => {
                     return Self::Deadline {
                         endpoint: endpoint.to_owned(),
@@ -122,6 +115,13 @@ impl ClientError {
                 Code::Cancelled if status.message().contains("Timeout") => {
                     return Self::Deadline {
                         endpoint: endpoint.to_owned(),
+                    };
+                }
+                // Only a status that was made here has a source: the connection broke before or in the middle of the call.
+                Code::Unknown | Code::Cancelled if std::error::Error::source(status).is_some() => {
+                    return Self::Unreachable {
+                        endpoint: endpoint.to_owned(),
+                        message: status.message().to_owned(),
                     };
                 }
                 _ => {}

@@ -8,7 +8,10 @@ use std::{
 };
 
 use asterism::{
-    commands::channel::{key_file, peers_dir},
+    commands::{
+        channel::{key_file, peers_dir},
+        proxy,
+    },
     connect::Services,
 };
 use asterism_chassis::{
@@ -345,5 +348,29 @@ async fn a_services_token_is_good_only_over_that_services_channel() {
         reason(world.services(&ingest, &person).kms.list_keys(1, "").await),
         "CHANNEL_MISMATCH"
     );
+    world.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_a_plain_door_into_the_channel_of_the_pinned_service_only() {
+    let world = Tapped::start(true).await;
+    let person = world.token("user/admin", Role::Admin);
+    let keys = world.keys.clone().unwrap();
+    let through = async |service_key: PublicKey| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", listener.local_addr().unwrap());
+        let pin = Pin {
+            own: own_key(),
+            service_key,
+            service: "kms".into(),
+        };
+        tokio::spawn(proxy::serve(listener, world.recorders[0].at.to_string(), pin));
+        let kms = Kms::new(Connection::lazy(&at, Credentials::token(person.clone())).unwrap());
+        kms.list_keys(1, "").await
+    };
+    through(keys[0]).await.unwrap();
+    assert!(!world.saw(b"PRI * HTTP/2.0"));
+    let refused = through(keys[1]).await.expect_err("another service's key");
+    assert_eq!(refused.code(), Code::Unavailable);
     world.shutdown().await;
 }
