@@ -1,5 +1,6 @@
 //! The command line.
 
+mod channel;
 mod fhe;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
@@ -65,6 +67,11 @@ pub enum Command {
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Makes the keys of the encrypted channel.
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+    /// Opens a local door in the clear to a service that is reached over the encrypted channel, for grpcurl and the like.
+    Proxy(ProxyArgs),
     /// Measures this machine.
     #[command(subcommand)]
     Bench(BenchCommand),

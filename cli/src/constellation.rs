@@ -1,5 +1,7 @@
 //! All four services in one process.
 
+mod doors;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,6 +16,9 @@ use asterism_chassis::{
 };
 use asterism_client::Credentials;
 use tokio::net::TcpListener;
+
+pub use doors::ChannelEndpoint;
+use doors::Doors;
 
 use crate::{
     commands::token,
@@ -33,11 +38,14 @@ pub struct Options {
     pub otlp_endpoint: Option<String>,
     /// Seals the root key of kms with the passphrase in this file.
     pub passphrase_file: Option<PathBuf>,
+    /// Has the services call each other in the clear, as people do: to see what the channel costs.
+    pub without_channel: bool,
 }
 
 /// Four running services, each with its own store under one data directory.
 pub struct Constellation {
     endpoints: Endpoints,
+    channels: Vec<ChannelEndpoint>,
     authority: Arc<Authority>,
     data: PathBuf,
     /// In the order in which they are shut down: callers before those whom they call.
@@ -45,7 +53,7 @@ pub struct Constellation {
 }
 
 impl Constellation {
-    /// Starts all four on loopback with their data under `data`.
+    /// Starts all four on loopback with their data under `data`. They call each other over the encrypted channel.
     ///
     /// # Errors
     /// [`CliError::Start`] naming the service that cannot start, and why.
@@ -64,12 +72,20 @@ impl Constellation {
             inference: endpoint(&inference_at)?,
             audit: endpoint(&audit_at)?,
         };
+        let mut doors = if options.without_channel {
+            Doors::default()
+        } else {
+            Doors::open(data).await?
+        };
+        let channels = doors.endpoints();
+        let between = doors.between(&endpoints);
         let common = |service: &str, listener: &TcpListener| -> Result<Common, CliError> {
             let mut common = Common::embedded(service, data);
             common.listen = address(listener)?;
-            common.kms_addr = Some(endpoints.kms.clone());
-            common.ingest_addr = Some(endpoints.ingest.clone());
-            common.audit_addr = Some(endpoints.audit.clone());
+            common.kms_addr = Some(between.kms.clone());
+            common.ingest_addr = Some(between.ingest.clone());
+            common.audit_addr = Some(between.audit.clone());
+            common.channel = doors.config(service);
             common.otlp_endpoint.clone_from(&options.otlp_endpoint);
             Ok(common)
         };
@@ -89,11 +105,12 @@ impl Constellation {
         let audit = asterism_audit::Config {
             common: common("audit", &audit_at)?,
         };
+        let mut listeners = |service, plain| doors.listeners(service, plain);
         let (kms, ingest, inference, audit) = tokio::join!(
-            asterism_kms::start(kms, kms_at),
-            asterism_ingest::start(ingest, ingest_at),
-            asterism_inference::start(inference, inference_at),
-            asterism_audit::start(audit, audit_at),
+            asterism_kms::start(kms, listeners("kms", kms_at)),
+            asterism_ingest::start(ingest, listeners("ingest", ingest_at)),
+            asterism_inference::start(inference, listeners("inference", inference_at)),
+            asterism_audit::start(audit, listeners("audit", audit_at)),
         );
         let running = vec![
             inference.map_err(|error| failed("inference", &error))?,
@@ -103,15 +120,21 @@ impl Constellation {
         ];
         Ok(Self {
             endpoints,
+            channels,
             authority,
             data: data.to_owned(),
             running,
         })
     }
 
-    /// Where the services listen.
+    /// Where the services listen in the clear, on loopback.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// Where the services are reached over the encrypted channel.
+    pub fn channels(&self) -> &[ChannelEndpoint] {
+        &self.channels
     }
 
     /// Where everything is kept.

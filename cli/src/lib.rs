@@ -19,7 +19,7 @@ pub use error::CliError;
 
 use crate::{
     args::{Cli, Command},
-    commands::{audit, bench, datasets, demo, fhe, keys, models, predict, token, up},
+    commands::{audit, bench, channel, datasets, demo, fhe, keys, models, predict, proxy, token, up},
     connect::{data_dir, services},
     output::Output,
 };
@@ -60,6 +60,8 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Fhe(command) => fhe::run(command, global, output).await,
         Command::Audit(command) => audit::run(command, &services(global)?, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
+        Command::Channel(command) => channel::run(command, &data_dir(global), output),
+        Command::Proxy(args) => proxy::run(args, output).await,
         Command::Bench(command) => bench::run(command, output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "scenarios/bad_input.rs"]
 mod bad_input;
+#[path = "scenarios/channel.rs"]
+mod channel;
 #[path = "scenarios/command_line.rs"]
 mod command_line;
 #[path = "scenarios/crash.rs"]
@@ -28,5 +30,7 @@ mod keys;
 mod open_inference;
 #[path = "scenarios/processes.rs"]
 mod processes;
+#[path = "scenarios/recorder.rs"]
+mod recorder;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -2,11 +2,13 @@
 
 pub mod audit;
 pub mod bench;
+pub mod channel;
 pub mod datasets;
 pub mod demo;
 pub mod fhe;
 pub mod keys;
 pub mod models;
 pub mod predict;
+pub mod proxy;
 pub mod token;
 pub mod up;

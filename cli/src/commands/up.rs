@@ -43,6 +43,7 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         port: (args.port != 0).then_some(args.port),
         otlp_endpoint: args.otlp_endpoint,
         passphrase_file: args.passphrase_file,
+        without_channel: false,
     };
     let constellation = Constellation::start(data, &options).await?;
     let admin = token::mint(
@@ -56,7 +57,7 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         .map_err(|error| CliError::Other(format!("{}: {error}", token_file.display())))?;
     let at = constellation.endpoints().clone();
     let token_shown = token_file.display().to_string();
-    let facts = [
+    let mut facts = vec![
         ("kms", at.kms.clone()),
         ("ingest", at.ingest.clone()),
         ("inference", at.inference.clone()),
@@ -64,9 +65,24 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         ("data", data.display().to_string()),
         ("token", token_shown.clone()),
     ];
+    let channels = constellation.channels();
+    facts.extend(channels.iter().map(|channel| {
+        (
+            "channel",
+            format!("{} {} {}", channel.service, channel.address, channel.key),
+        )
+    }));
+    let channels: serde_json::Map<String, serde_json::Value> = channels
+        .iter()
+        .map(|channel| {
+            let how = json!({ "address": channel.address, "key": channel.key.to_string() });
+            (channel.service.to_owned(), how)
+        })
+        .collect();
     let value = json!({
         "kms": at.kms, "ingest": at.ingest, "inference": at.inference, "audit": at.audit,
         "data": data.display().to_string(), "token_file": token_shown,
+        "channels": channels,
     });
     output.facts(&facts, &value);
     output.say("ready; ctrl-c stops");

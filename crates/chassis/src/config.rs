@@ -48,6 +48,7 @@
 //! [`Settings::check`]) rather than enums with data, whose other variants' keys would be unknown. A map that is
 //! empty by default takes any keys.
 
+mod channel;
 mod layers;
 mod schema;
 #[cfg(test)]
@@ -61,6 +62,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use channel::ChannelConfig;
 pub use layers::{load, load_text};
 
 /// Settings of a whole service: what `entry::run_service` needs to know about them.
@@ -87,16 +89,18 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// Where the authority key lies that signs and checks tokens.
     pub credentials_dir: PathBuf,
-    /// `http://host:port` of kms, where this service calls it.
+    /// `http://host:port` or `noise://host:port` of kms, where this service calls it.
     pub kms_addr: Option<String>,
-    /// `http://host:port` of audit, where events are forwarded to.
+    /// `http://host:port` or `noise://host:port` of audit, where events are forwarded to.
     pub audit_addr: Option<String>,
-    /// `http://host:port` of ingest, where this service calls it.
+    /// `http://host:port` or `noise://host:port` of ingest, where this service calls it.
     pub ingest_addr: Option<String>,
     /// `http://host:port` of an OTLP/gRPC receiver of traces and metrics; unset exports nothing.
     pub otlp_endpoint: Option<String>,
     /// Events that may wait in the outbox for audit before crypto operations are refused.
     pub outbox_max_events: u64,
+    /// The encrypted channel.
+    pub channel: ChannelConfig,
     /// Logging to standard error.
     pub log: LogConfig,
     /// Bounds on what callers may use up.
@@ -201,6 +205,7 @@ impl Common {
             ingest_addr: None,
             otlp_endpoint: None,
             outbox_max_events: 100_000,
+            channel: ChannelConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
         }
@@ -219,22 +224,7 @@ impl Common {
 
     /// Refuses settings that are well formed but unsound. `load` has called it already.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.allow_remote_plaintext {
-            if !self.listen.ip().is_loopback() {
-                return Err(ConfigError::remote_plaintext("listen"));
-            }
-            for (key, address) in self.peers() {
-                if !is_loopback_url(key, address)? {
-                    return Err(ConfigError::remote_plaintext(key));
-                }
-            }
-        }
-        for (key, address) in self
-            .peers()
-            .chain(self.otlp_endpoint.as_deref().map(|a| ("otlp_endpoint", a)))
-        {
-            is_loopback_url(key, address)?;
-        }
+        self.check_addresses()?;
         tracing_subscriber::EnvFilter::try_new(&self.log.filter).map_err(|_| {
             ConfigError::invalid("log.filter", "must be tracing directives such as `info,h2=warn`")
         })?;
@@ -388,18 +378,4 @@ fn at_least(key: &str, value: u64, least: u64) -> Result<(), ConfigError> {
     } else {
         Err(ConfigError::invalid(key, format!("must be at least {least}")))
     }
-}
-
-/// Whether an `http://host:port` names this machine; refuses what is not such an address.
-fn is_loopback_url(key: &str, address: &str) -> Result<bool, ConfigError> {
-    let wrong = || ConfigError::invalid(key, "must be an address such as http://127.0.0.1:7001");
-    let uri: http::Uri = address.parse().map_err(|_| wrong())?;
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
-    // User information would be a secret among the settings.
-    if uri.scheme_str() != Some("http") || !bare || authority.as_str().contains('@') {
-        return Err(wrong());
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    Ok(host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }

@@ -5,10 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use asterism_channel::Pin;
 use asterism_store::{FileSpool, Records, SledOptions, SledRecords, SpoolOptions, StoreError, files};
 
 use crate::{
     call::Gate,
+    channel::{Channel, ChannelSetupError, is_channel},
     config::Common,
     identity::{Authority, PrincipalId, Role},
     outbox::{Outbox, OutboxLimits, Sink},
@@ -28,6 +30,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The encrypted channel cannot be used.
+    #[error(transparent)]
+    Channel(#[from] ChannelSetupError),
     /// The server cannot run.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -44,6 +49,7 @@ pub struct Foundation {
     pub authority: Arc<Authority>,
     /// The way in for requests.
     pub gate: Gate,
+    channel: Option<Channel>,
     name: &'static str,
 }
 
@@ -53,30 +59,44 @@ impl Foundation {
     /// Must be called within a tokio runtime, through [`off_runtime`].
     ///
     /// # Errors
-    /// [`StartError::Store`]
+    /// [`StartError::Store`], [`StartError::Channel`]
     pub fn open(name: &'static str, common: &Common) -> Result<Self, StartError> {
         let records = open_records(common)?;
         let authority = Arc::new(Authority::load_or_create(&common.credentials_dir)?);
+        let channel = Channel::open(&common.channel)?;
         let sink = match &common.audit_addr {
             Some(endpoint) => Sink::Grpc {
                 endpoint: endpoint.clone(),
+                pin: pin(channel.as_ref(), endpoint, "audit")?,
                 token: token_source(&authority, name),
             },
             None => Sink::Hold,
         };
-        Self::with(name, common, records, authority, sink)
+        Self::assemble(name, common, records, authority, sink, channel)
     }
 
     /// As [`Foundation::open`], over records that are open already and with another place for events.
     ///
     /// # Errors
-    /// [`StartError::Store`]
+    /// [`StartError::Store`], [`StartError::Channel`]
     pub fn with(
         name: &'static str,
         common: &Common,
         records: Arc<dyn Records>,
         authority: Arc<Authority>,
         sink: Sink,
+    ) -> Result<Self, StartError> {
+        let channel = Channel::open(&common.channel)?;
+        Self::assemble(name, common, records, authority, sink, channel)
+    }
+
+    fn assemble(
+        name: &'static str,
+        common: &Common,
+        records: Arc<dyn Records>,
+        authority: Arc<Authority>,
+        sink: Sink,
+        channel: Option<Channel>,
     ) -> Result<Self, StartError> {
         let limits = OutboxLimits {
             max_events: common.outbox_max_events,
@@ -87,11 +107,12 @@ impl Foundation {
         };
         let spool = FileSpool::open(&common.data_dir.join("outbox"), options)?;
         let outbox = Outbox::new(Arc::new(spool), name, limits, sink);
-        let gate = Gate::new(authority.clone(), outbox, &common.limits);
+        let gate = Gate::new(authority.clone(), outbox, &common.limits).sender_constrained(channel.is_some());
         Ok(Self {
             records,
             authority,
             gate,
+            channel,
             name,
         })
     }
@@ -101,10 +122,19 @@ impl Foundation {
         token_source(&self.authority, self.name)
     }
 
+    /// Whom to expect at `endpoint`, where `service` is; none for a plain address.
+    ///
+    /// # Errors
+    /// [`StartError::Channel`] when its key is not known, [`StartError::Other`] when there is no channel to reach it by.
+    pub fn pin(&self, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+        pin(self.channel.as_ref(), endpoint, service)
+    }
+
     /// A server whose health follows the outbox, and whose shutdown waits for detached work and last events.
     pub fn server(&self, common: &Common) -> ServerBuilder {
         let outbox = self.gate.outbox().clone();
         Server::builder(self.name, common)
+            .channel(self.channel.clone())
             .tracker(self.gate.tracker())
             .serving(outbox.serving())
             .on_shutdown(move || async move {
@@ -140,6 +170,18 @@ pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
         &common.data_dir.join("records"),
         options,
     )?))
+}
+
+fn pin(channel: Option<&Channel>, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+    if !is_channel(endpoint) {
+        return Ok(None);
+    }
+    let channel = channel.ok_or_else(|| {
+        StartError::Other(format!(
+            "{endpoint} is reached over the channel, which has no key"
+        ))
+    })?;
+    Ok(Some(channel.pin(service)?))
 }
 
 fn token_source(authority: &Arc<Authority>, name: &'static str) -> Arc<dyn Fn() -> String + Send + Sync> {

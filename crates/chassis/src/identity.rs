@@ -32,6 +32,11 @@ impl PrincipalId {
         Self(format!("service/{name}"))
     }
 
+    /// Whether it is a service.
+    pub fn is_service(&self) -> bool {
+        self.0.starts_with("service/")
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0

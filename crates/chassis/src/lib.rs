@@ -5,6 +5,7 @@
 //! * [`server`]: the gRPC server: bounded connections, deadlines, one span and one measurement a call, health,
 //!   reflection, and a drain that ends.
 //! * [`call`]: one way through which every request goes: identity, policy, room, work, event, answer.
+//! * [`channel`]: whose keys are at the ends of the encrypted channel.
 //! * [`identity`], [`policy`]: who asks, and may they; deny by default.
 //! * [`outbox`]: events, durable here before a result is released, forwarded to audit.
 //! * [`error`]: from a domain's errors to a status, with `google.rpc` details.
@@ -17,6 +18,7 @@
 //! its bound.
 
 pub mod call;
+pub mod channel;
 pub mod config;
 pub mod entry;
 pub mod error;

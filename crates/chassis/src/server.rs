@@ -10,35 +10,44 @@
 //!     .spawn(listener)
 //! # }
 //! ```
-//! Every request carries [`MethodPath`], [`TraceId`] and, where there is one, [`Deadline`] in its extensions.
+//! Every request carries [`MethodPath`], [`TraceId`] and, where there is one, [`Deadline`] in its extensions; and
+//! [`ChannelPeer`](crate::channel::ChannelPeer), when it came through the channel.
 
 mod accept;
 mod body;
 mod deadline;
 mod edge;
 mod health;
+mod listeners;
 mod method_path;
 mod running;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_health::server::{HealthReporter, HealthService};
 use tower_service::Service;
 
-use crate::config::{Common, Limits};
+use crate::{
+    channel::Channel,
+    config::{ChannelConfig, Common, Limits},
+};
 
 pub use crate::telemetry::TraceId;
 pub use deadline::Deadline;
+pub use listeners::Listeners;
 pub use method_path::MethodPath;
 pub use running::Running;
 
+use accept::{Acceptor, Places, Secured};
+use listeners::Doors;
 use running::Hook;
 
 /// How long open calls may take to end after a shutdown began.
@@ -72,6 +81,9 @@ pub enum ServerError {
          listen on 127.0.0.1, or set allow_remote_plaintext = true where the network itself is trusted"
     )]
     RemotePlaintext,
+    /// The settings ask for a channel and there is no key for it, or the other way round.
+    #[error("the channel is on without a key, or has a key without being on")]
+    ChannelKey,
     /// The listener does not work.
     #[error("cannot use the listener")]
     Listener(#[source] std::io::Error),
@@ -93,6 +105,8 @@ impl Server {
             service,
             limits: common.limits.clone(),
             allow_remote_plaintext: common.allow_remote_plaintext,
+            channel_config: common.channel.clone(),
+            channel: None,
             routes: Routes::default(),
             names: Vec::new(),
             serving: None,
@@ -111,6 +125,8 @@ pub struct ServerBuilder {
     service: &'static str,
     limits: Limits,
     allow_remote_plaintext: bool,
+    channel_config: ChannelConfig,
+    channel: Option<Channel>,
     routes: Routes,
     names: Vec<&'static str>,
     serving: Option<watch::Receiver<bool>>,
@@ -140,6 +156,12 @@ impl ServerBuilder {
     {
         self.names.push(S::NAME);
         self.routes = self.routes.add_service(service);
+        self
+    }
+
+    /// The key of the channel, where the settings say that there is one.
+    pub fn channel(mut self, channel: Option<Channel>) -> Self {
+        self.channel = channel;
         self
     }
 
@@ -177,7 +199,7 @@ impl ServerBuilder {
         self
     }
 
-    /// How long a connection may take to send the HTTP/2 preface; 5 s unless told.
+    /// How long a connection may take for the channel's handshake, and then to send the HTTP/2 preface; 5 s each unless told.
     pub fn handshake_within(mut self, bound: Duration) -> Self {
         self.handshake = bound;
         self
@@ -186,12 +208,14 @@ impl ServerBuilder {
     /// Serves in the background of the current tokio runtime until [`Running`] is shut down or dropped.
     ///
     /// # Errors
-    /// [`ServerError`] for a listener that other machines can reach without `allow_remote_plaintext`.
-    pub fn spawn(mut self, listener: TcpListener) -> Result<Running, ServerError> {
-        let addr = listener.local_addr().map_err(ServerError::Listener)?;
-        if !self.allow_remote_plaintext && !addr.ip().is_loopback() {
-            return Err(ServerError::RemotePlaintext);
-        }
+    /// [`ServerError`] for a plain listener that other machines can reach without `allow_remote_plaintext`.
+    pub fn spawn(mut self, listeners: impl Into<Listeners>) -> Result<Running, ServerError> {
+        let doors = Doors::open(
+            listeners.into(),
+            &self.channel_config,
+            self.channel.take(),
+            self.allow_remote_plaintext,
+        )?;
         let reporter = HealthReporter::new();
         self = self
             .add(tonic_health::pb::health_server::HealthServer::new(
@@ -203,8 +227,19 @@ impl ServerBuilder {
         let force = CancellationToken::new();
         let calls = TaskTracker::new();
         let edge = edge::EdgeLayer::new(&self.limits, stopping.clone(), calls.clone());
-        let incoming =
-            accept::Acceptor::new(listener, &self.limits, self.handshake, force.clone()).into_stream();
+        let places = Places::new(&self.limits);
+        let door = |listener, secured| {
+            Box::pin(
+                Acceptor::new(listener, places.clone(), self.handshake, force.clone(), secured).into_stream(),
+            )
+        };
+        let addr = doors.main;
+        let encrypted = doors.plain.is_none();
+        let plain = doors.plain.map(|listener| door(listener, None));
+        let service = self.service;
+        let secured =
+            (doors.secured).map(|(listener, channel)| door(listener, Some(Secured { channel, service })));
+        let incoming = futures::stream::select_all(plain.into_iter().chain(secured));
         let serving = transport()
             .layer(edge)
             .add_routes(self.routes)
@@ -217,10 +252,11 @@ impl ServerBuilder {
             draining: self.draining.clone(),
             stopping,
         };
-        tracing::info!(service = self.service, %addr, "serving");
+        tracing::info!(service = self.service, %addr, encrypted, "serving");
         Ok(Running::new(running::Parts {
             service: self.service,
             addr,
+            encrypted,
             draining: self.draining,
             force,
             calls,
@@ -237,10 +273,10 @@ impl ServerBuilder {
     /// As [`spawn`](Self::spawn), and [`ServerError::Transport`] when serving ends by itself.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServerError> {
-        let mut running = self.spawn(listener)?;
+        let mut running = self.spawn(listeners)?;
         tokio::select! {
             () = shutdown => {}
             ended = running.wait() => return ended,

@@ -2,6 +2,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
+use asterism_channel::{Connector, Pin, SCHEME};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::{
     Request, Status,
@@ -74,19 +75,48 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Argument`] when the endpoint is not a URL.
     pub fn lazy(endpoint: &str, credentials: Credentials) -> Result<Self, ClientError> {
-        let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(|_| {
+        Self::pinned(endpoint, None, credentials)
+    }
+
+    /// As [`Connection::lazy`], over the encrypted channel where there is a pin: to `noise://host:port`. The service
+    /// has to have the key of the pin.
+    ///
+    /// # Errors
+    /// [`ClientError::Argument`] when the endpoint is not a URL, and when it goes with a pin and is not `noise://`, or
+    /// the other way round: nothing is ever sent in the clear by mistake.
+    pub fn pinned(endpoint: &str, pin: Option<Pin>, credentials: Credentials) -> Result<Self, ClientError> {
+        let settings = |address: String| {
+            let settings = Endpoint::from_shared(address).map_err(|_| {
                 ClientError::Argument(format!(
                     "`{endpoint}` is not an endpoint like http://127.0.0.1:7001"
                 ))
-            })?
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20)
-            .connect_lazy();
+            })?;
+            Ok::<_, ClientError>(
+                settings
+                    .connect_timeout(Duration::from_secs(5))
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(Duration::from_secs(20))
+                    .keep_alive_timeout(Duration::from_secs(10))
+                    .initial_stream_window_size(4 << 20)
+                    .initial_connection_window_size(8 << 20),
+            )
+        };
+        let channel = match (pin, endpoint.strip_prefix(SCHEME)) {
+            (None, None) => settings(endpoint.to_owned())?.connect_lazy(),
+            (Some(pin), Some(at)) => {
+                settings(format!("http://{at}"))?.connect_with_connector_lazy(Connector::new(pin))
+            }
+            (Some(_), None) => {
+                return Err(ClientError::Argument(format!(
+                    "`{endpoint}` is not an endpoint like {SCHEME}127.0.0.1:7001, and would be called in the clear"
+                )));
+            }
+            (None, Some(_)) => {
+                return Err(ClientError::Argument(format!(
+                    "`{endpoint}` is reached over the encrypted channel, which needs its public key"
+                )));
+            }
+        };
         Ok(Self {
             endpoint: endpoint.into(),
             channel,
@@ -294,6 +324,28 @@ mod tests {
             carried(&connection).get("authorization").expect("token"),
             "Bearer two"
         );
+    }
+
+    #[tokio::test]
+    async fn a_key_goes_with_an_encrypted_endpoint_and_only_with_one() {
+        let own = std::sync::Arc::new(asterism_channel::StaticKey::generate().expect("a key"));
+        let pin = Pin {
+            service_key: own.public(),
+            own,
+            service: "kms".into(),
+        };
+        let made = |endpoint: &str, pin: Option<&Pin>| {
+            Connection::pinned(endpoint, pin.cloned(), Credentials::anonymous()).map(|_| ())
+        };
+        made("noise://127.0.0.1:1", Some(&pin)).expect("encrypted");
+        for (endpoint, pin) in [
+            ("http://127.0.0.1:1", Some(&pin)),
+            ("noise://127.0.0.1:1", None),
+            ("noise://", Some(&pin)),
+        ] {
+            let refused = made(endpoint, pin);
+            assert!(matches!(refused, Err(ClientError::Argument(_))), "{endpoint}");
+        }
     }
 
     #[tokio::test]

@@ -117,6 +117,13 @@ impl ClientError {
                         endpoint: endpoint.to_owned(),
                     };
                 }
+                // Only a status that was made here has a source: the connection broke before or in the middle of the call.
+                Code::Unknown | Code::Cancelled if std::error::Error::source(status).is_some() => {
+                    return Self::Unreachable {
+                        endpoint: endpoint.to_owned(),
+                        message: status.message().to_owned(),
+                    };
+                }
                 _ => {}
             }
         }

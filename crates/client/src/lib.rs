@@ -1,6 +1,6 @@
 //! Typed async SDK for the four services.
 //!
-//! A [`Connection`] is a lazily made HTTP/2 channel with [`Credentials`]; [`Kms`], [`Ingest`], [`Inference`],
+//! A [`Connection`] is a lazily made HTTP/2 channel with [`Credentials`], encrypted where it is [`Connection::pinned`]; [`Kms`], [`Ingest`], [`Inference`],
 //! [`EncryptedInference`] and [`Audit`] speak one service each over it. Every call carries the caller's token, the current trace and a deadline.
 //! Errors are matched by [`ClientError::reason`], never by their text.
 //!
@@ -28,6 +28,7 @@ mod kms;
 pub mod manifest;
 pub mod receipt;
 
+pub use asterism_channel as channel;
 pub use asterism_fhe as fhe;
 pub use asterism_proto as proto;
 

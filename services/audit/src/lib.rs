@@ -21,12 +21,17 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use asterism_chassis::{
-    Foundation, StartError, config::Common, foundation::open_records, identity::Authority, off_runtime,
-    outbox::Sink, server::Running,
+    Foundation, StartError,
+    config::Common,
+    foundation::open_records,
+    identity::Authority,
+    off_runtime,
+    outbox::Sink,
+    server::{Listeners, Running},
 };
 use asterism_proto::audit::audit_service_server::AuditServiceServer;
 use asterism_store::Records;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 pub use config::Config;
 pub use error::AuditError;
@@ -36,11 +41,11 @@ use crate::{log::Log, service::Adapter};
 /// How often the head is noted beside the store.
 const NOTE_HEAD: Duration = Duration::from_secs(1);
 
-/// Starts the service on a listener that is bound already.
+/// Starts the service on listeners that are bound already.
 ///
 /// # Errors
 /// When the store or the listener cannot be used, or the log was rolled back; the text tells the next step.
-pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
     let common = &config.common;
     let settings = common.clone();
     let Opened {
@@ -67,7 +72,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
             tracing::warn!(%error, "the head of the log could not be noted");
         }
     });
-    Ok(server.spawn(listener)?)
+    Ok(server.spawn(listeners)?)
 }
 
 /// What the service keeps on the disk.

@@ -18,7 +18,12 @@ mod wire;
 
 use std::sync::Arc;
 
-use asterism_chassis::{Foundation, StartError, error::Classify as _, off_runtime, server::Running};
+use asterism_chassis::{
+    Foundation, StartError,
+    error::Classify as _,
+    off_runtime,
+    server::{Listeners, Running},
+};
 use asterism_client::{Connection, Credentials};
 use asterism_proto::{
     inference::{
@@ -28,7 +33,6 @@ use asterism_proto::{
     open_inference::grpc_inference_service_server::GrpcInferenceServiceServer,
 };
 use asterism_store::FsBlobs;
-use tokio::net::TcpListener;
 
 pub use config::Config;
 pub use error::InferenceError;
@@ -43,11 +47,11 @@ use crate::{
 /// What a message has besides an encrypted query.
 const MESSAGE_OVERHEAD: usize = 1024;
 
-/// Starts the service on a listener that is bound already.
+/// Starts the service on listeners that are bound already.
 ///
 /// # Errors
 /// When the store, the listener or a peer's address cannot be used; the text tells the next step.
-pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
     let common = config.common.clone();
     let key_limits = KeyLimits {
         per_owner: config.max_evaluation_keys,
@@ -66,17 +70,19 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     let common = &config.common;
     let token = foundation.token();
     let credentials = Credentials::source(move || Ok(token()));
-    let connect = |key: &str, endpoint: &Option<String>| {
+    let connect = |service: &str, endpoint: &Option<String>| {
         let endpoint = endpoint
             .as_deref()
-            .ok_or_else(|| StartError::Other(format!("{key} is not set")))?;
-        Connection::lazy(endpoint, credentials.clone()).map_err(|error| StartError::Other(error.to_string()))
+            .ok_or_else(|| StartError::Other(format!("{service}_addr is not set")))?;
+        let pin = foundation.pin(endpoint, service)?;
+        Connection::pinned(endpoint, pin, credentials.clone())
+            .map_err(|error| StartError::Other(error.to_string()))
     };
     let flow = Arc::new(Flow::new(
         Arc::new(registry),
         config.cached_models,
-        connect("kms_addr", &common.kms_addr)?,
-        connect("ingest_addr", &common.ingest_addr)?,
+        connect("kms", &common.kms_addr)?,
+        connect("ingest", &common.ingest_addr)?,
         config.max_table_bytes,
     ));
     let max = common.limits.max_message_bytes;
@@ -104,7 +110,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
         .add(service)
         .add(encrypted)
         .add(open)
-        .spawn(listener)?)
+        .spawn(listeners)?)
 }
 
 /// The whole process.

@@ -17,11 +17,14 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
+use asterism_chassis::{
+    Foundation, StartError, off_runtime,
+    server::{Listeners, Running},
+};
 use asterism_client::{Connection, Credentials};
 use asterism_proto::ingest::ingest_service_server::IngestServiceServer;
 use asterism_store::FsBlobs;
-use tokio::{net::TcpListener, runtime::Handle, time::MissedTickBehavior};
+use tokio::{runtime::Handle, time::MissedTickBehavior};
 
 pub use config::{Config, CsvConfig, KeyConfig, UploadConfig};
 pub use error::IngestError;
@@ -38,11 +41,11 @@ const KMS_ADDR: &str = "http://127.0.0.1:7001";
 /// A manifest with as many columns as there may be is larger than other messages.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// Starts the service on a listener that is bound already. kms need not be there yet.
+/// Starts the service on listeners that are bound already. kms need not be there yet.
 ///
 /// # Errors
 /// When the store or the listener cannot be used; the text tells the next step.
-pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
+pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
     let common = config.common.clone();
     let (foundation, datasets) = off_runtime(move || {
         let foundation = Foundation::open("ingest", &common)?;
@@ -63,7 +66,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
     let service = IngestServiceServer::new(Adapter::new(foundation.gate.clone(), Arc::new(domain)))
         .max_decoding_message_size(max)
         .max_encoding_message_size(max.max(MAX_ANSWER_BYTES));
-    let running = foundation.server(&config.common).add(service).spawn(listener)?;
+    let running = foundation.server(&config.common).add(service).spawn(listeners)?;
     tokio::spawn(expire(
         uploads,
         Duration::from_secs(config.uploads.idle_seconds),
@@ -79,8 +82,8 @@ pub fn main() -> std::process::ExitCode {
 
 fn kms(config: &Config, foundation: &Foundation) -> Result<Connection, StartError> {
     let endpoint = config.common.kms_addr.as_deref().unwrap_or(KMS_ADDR);
-    let token = foundation.token();
-    Connection::lazy(endpoint, Credentials::source(move || Ok(token())))
+    let (pin, token) = (foundation.pin(endpoint, "kms")?, foundation.token());
+    Connection::pinned(endpoint, pin, Credentials::source(move || Ok(token())))
         .map_err(|error| StartError::Other(error.to_string()))
 }
 

@@ -15,9 +15,11 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use asterism_chassis::{Foundation, StartError, off_runtime, server::Running};
+use asterism_chassis::{
+    Foundation, StartError, off_runtime,
+    server::{Listeners, Running},
+};
 use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
-use tokio::net::TcpListener;
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
@@ -42,12 +44,12 @@ pub fn system_clock() -> Clock {
     })
 }
 
-/// Starts the service on a listener that is bound already.
+/// Starts the service on listeners that are bound already.
 ///
 /// # Errors
-/// When the store, the root key or the listener cannot be used; the text tells the next step.
-pub async fn start(config: Config, listener: TcpListener) -> Result<Running, StartError> {
-    start_with_clock(config, listener, system_clock()).await
+/// When the store, the root key or a listener cannot be used; the text tells the next step.
+pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
+    start_with_clock(config, listeners, system_clock()).await
 }
 
 /// As [`start`], by another clock than the machine's.
@@ -56,7 +58,7 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Running, Sta
 /// As [`start`].
 pub async fn start_with_clock(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     clock: Clock,
 ) -> Result<Running, StartError> {
     let (settings, now) = (config.clone(), clock.clone());
@@ -72,7 +74,7 @@ pub async fn start_with_clock(
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    let running = foundation.server(&config.common).add(service).spawn(listener)?;
+    let running = foundation.server(&config.common).add(service).spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use asterism::connect::{ADMIN_TOKEN, Endpoints, Services};
+use asterism::{
+    commands::channel::{key_file, peers_dir},
+    connect::{ADMIN_TOKEN, Endpoints, Services},
+};
 use asterism_chassis::identity::{Authority, Role};
 use asterism_client::Credentials;
 
@@ -82,10 +85,11 @@ impl Embedded {
 
 pub const SERVICES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
 
-/// Each service in a process of its own, on ports that stay the same.
+/// Each service in a process of its own, on ports that stay the same. They call each other over the encrypted channel.
 pub struct Separate {
     data: PathBuf,
     endpoints: [String; 4],
+    channels: [String; 4],
     children: Vec<Guarded>,
     pub services: Services,
 }
@@ -93,12 +97,20 @@ pub struct Separate {
 impl Separate {
     pub fn start(data: &Path) -> Self {
         // Bound all at once, so that they differ; free again when the services start.
-        let bound: Vec<TcpListener> = SERVICES
-            .iter()
+        let bound: Vec<TcpListener> = (0..8)
             .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
             .collect();
-        let endpoints = [0, 1, 2, 3].map(|i| format!("http://{}", bound[i].local_addr().unwrap()));
+        let address = |i: usize| bound[i].local_addr().unwrap();
+        let endpoints = [0, 1, 2, 3].map(|i| format!("http://{}", address(i)));
+        let channels = [4, 5, 6, 7].map(|i| address(i).to_string());
         drop(bound);
+        let made = under_test()
+            .args(["channel", "init", "--json", "--data"])
+            .arg(data)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
         let authority = Authority::load_or_create(&data.join("credentials")).unwrap();
         let lifetime = Duration::from_secs(3600);
         let admin = "user/admin".parse().unwrap();
@@ -113,6 +125,7 @@ impl Separate {
         let mut all = Self {
             data: data.to_owned(),
             endpoints,
+            channels,
             children: vec![],
             services: reached.connect(&Credentials::token(token), None).unwrap(),
         };
@@ -130,8 +143,10 @@ impl Separate {
 
     /// Starts a service and waits until it serves.
     fn spawn(&self, index: usize) -> Guarded {
-        let [kms, ingest, _, audit] = &self.endpoints;
+        let [kms, ingest, _, audit] = self.channels.each_ref().map(|at| format!("noise://{at}"));
         let service = SERVICES[index];
+        let set = |key: &str, value: String| ["--set".to_owned(), format!("channel.{key}={value}")];
+        let path = |path: PathBuf| path.display().to_string();
         let ready = self.data.join(format!("{service}.ready"));
         let _ = std::fs::remove_file(&ready);
         let child = under_test()
@@ -141,7 +156,17 @@ impl Separate {
             .arg(self.data.join(service))
             .arg("--credentials-dir")
             .arg(self.data.join("credentials"))
-            .args(["--kms-addr", kms, "--ingest-addr", ingest, "--audit-addr", audit])
+            .args([
+                "--kms-addr",
+                &kms,
+                "--ingest-addr",
+                &ingest,
+                "--audit-addr",
+                &audit,
+            ])
+            .args(set("static_key_file", path(key_file(&self.data, service))))
+            .args(set("authorized_peers_dir", path(peers_dir(&self.data))))
+            .args(set("listen", self.channels[index].clone()))
             .arg("--ready-file")
             .arg(&ready)
             .stdout(Stdio::null())

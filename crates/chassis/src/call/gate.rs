@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 
 use super::{Caller, Trail, conclude};
 use crate::{
+    channel::{ChannelPeer, constrain},
     config::Limits,
     error::{ErrorClass, Failure, status_of},
     identity::{Authority, Principal, PrincipalId, Role, seconds, unauthenticated},
@@ -36,6 +37,8 @@ const MAX_REQUEST_ID_BYTES: usize = 64;
 #[derive(Clone)]
 pub struct Gate {
     pub(super) shared: Arc<Shared>,
+    /// Whether tokens are bound to the channel that they come through.
+    constrained: bool,
 }
 
 pub(super) struct Shared {
@@ -77,7 +80,16 @@ impl Gate {
                 tracker: TaskTracker::new(),
                 tokens: Mutex::default(),
             }),
+            constrained: false,
         }
+    }
+
+    /// The gate of a service that is reached over the channel: tokens of services are good only over a channel with that
+    /// service's key at its other end.
+    #[must_use]
+    pub fn sender_constrained(mut self, constrained: bool) -> Self {
+        self.constrained = constrained;
+        self
     }
 
     /// Work that goes on without its caller; a shutdown waits for it.
@@ -331,7 +343,7 @@ impl Gate {
                 .unwrap_or_default(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
         };
-        match self.identify(metadata) {
+        match self.identify(metadata, extensions.get()) {
             Err(stranger) => Arrival {
                 caller,
                 known: false,
@@ -350,7 +362,7 @@ impl Gate {
         }
     }
 
-    fn identify(&self, metadata: &MetadataMap) -> Result<Principal, Failure> {
+    fn identify(&self, metadata: &MetadataMap, peer: Option<&ChannelPeer>) -> Result<Principal, Failure> {
         let missing = || unauthenticated("TOKEN_MISSING", "pass a token as `authorization: Bearer …`");
         let header = metadata
             .get("authorization")
@@ -358,7 +370,11 @@ impl Gate {
             .to_str()
             .map_err(|_| missing())?;
         let token = header.strip_prefix("Bearer ").ok_or_else(missing)?;
-        self.principal(token)
+        let principal = self.principal(token)?;
+        if self.constrained {
+            constrain(&principal, peer)?;
+        }
+        Ok(principal)
     }
 
     fn principal(&self, token: &str) -> Result<Principal, Failure> {

@@ -113,10 +113,11 @@ impl Schema {
                 // Someone who writes `queue` at the top level means `limits.queue`.
                 let last = known.rsplit('.').next().unwrap_or(known);
                 let distance = strsim::osa_distance(name, known).min(strsim::osa_distance(name, last));
-                (distance, known)
+                // Of names as near, the shorter: `listen` rather than `channel.listen`.
+                (distance, known.len(), known)
             })
-            .filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 4))
+            .filter(|(distance, length, _)| *distance <= (length / 3).clamp(1, 4))
             .min()
-            .map(|(_, known)| known.to_owned())
+            .map(|(_, _, known)| known.to_owned())
     }
 }

@@ -250,6 +250,53 @@ fn other_machines_need_consent() {
 }
 
 #[test]
+fn the_channel_may_leave_the_machine_and_needs_its_keys() {
+    let on = [
+        ("channel.static_key_file", "kms.key"),
+        ("channel.authorized_peers_dir", "peers"),
+    ];
+    let with = |more: &[(&'static str, &'static str)]| {
+        let flags = [&on[..], more].concat();
+        load_all("", &[], &flags)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    with(&[
+        ("audit_addr", "noise://10.0.0.1:7004"),
+        ("listen", "0.0.0.0:7001"),
+    ])
+    .unwrap();
+    // With an address of its own for the channel, `listen` is in the clear.
+    let beside = ("channel.listen", "0.0.0.0:7011");
+    with(&[beside]).unwrap();
+    let message = with(&[beside, ("listen", "0.0.0.0:7001")]).unwrap_err();
+    assert!(message.contains("in the clear"), "{message}");
+    let message = with(&[("audit_addr", "http://10.0.0.1:7004")]).unwrap_err();
+    assert!(message.contains("in the clear"), "{message}");
+    for wrong in ["noise://10.0.0.1", "noise://u@10.0.0.1:1", "noise://10.0.0.1:1/x"] {
+        assert!(
+            with(&[("audit_addr", wrong)])
+                .unwrap_err()
+                .contains("must be an address")
+        );
+    }
+    assert!(with(&[("otlp_endpoint", "noise://10.0.0.1:4317")]).is_err());
+    for incomplete in [
+        &on[..1],
+        &on[1..],
+        &[beside],
+        &[("channel.allow_unknown_peers", "true")],
+        &[("audit_addr", "noise://127.0.0.1:7004")],
+    ] {
+        let message = refusal("", &[], incomplete);
+        assert!(
+            message.contains("must be set") || message.contains("set channel."),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn unsound_limits_are_refused() {
     for (key, value) in [
         ("limits.max_in_flight", "0"),

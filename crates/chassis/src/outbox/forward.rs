@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use asterism_channel::{Connector, Pin, SCHEME};
 use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
 use tonic::{
     Code, Request, Status,
@@ -33,8 +34,10 @@ type Append = Arc<dyn Fn(Vec<Event>) -> Result<(), Failure> + Send + Sync>;
 pub enum Sink {
     /// To the audit service.
     Grpc {
-        /// `http://host:port`
+        /// `http://host:port`, or `noise://host:port` with a pin.
         endpoint: String,
+        /// Whom to expect there, and who calls, over the encrypted channel.
+        pin: Option<Pin>,
         /// Makes a token of the role `service` for each call.
         token: Token,
     },
@@ -175,14 +178,8 @@ impl Sender {
         match sink {
             Sink::Local(append) => Self::Local(append),
             Sink::Hold => Self::Hold,
-            Sink::Grpc { endpoint, token } => {
-                let client = Endpoint::from_shared(endpoint.clone()).ok().map(|endpoint| {
-                    let channel = endpoint
-                        .connect_timeout(CALL_DEADLINE)
-                        .tcp_nodelay(true)
-                        .connect_lazy();
-                    AuditServiceClient::new(channel)
-                });
+            Sink::Grpc { endpoint, pin, token } => {
+                let client = channel(&endpoint, pin).map(AuditServiceClient::new);
                 Self::Grpc {
                     client,
                     token,
@@ -226,5 +223,21 @@ impl Sender {
                 }
             }
         }
+    }
+}
+
+/// A channel that is made at the first call; none to what is no endpoint, or to one over the encrypted channel without
+/// a pin.
+fn channel(endpoint: &str, pin: Option<Pin>) -> Option<Channel> {
+    let secured = endpoint.strip_prefix(SCHEME).map(|at| format!("http://{at}"));
+    let plain = secured.is_none();
+    let endpoint = Endpoint::from_shared(secured.unwrap_or_else(|| endpoint.to_owned()))
+        .ok()?
+        .connect_timeout(CALL_DEADLINE)
+        .tcp_nodelay(true);
+    match pin {
+        Some(pin) if !plain => Some(endpoint.connect_with_connector_lazy(Connector::new(pin))),
+        None if plain => Some(endpoint.connect_lazy()),
+        _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Accepts connections within bounds: so many in all, so many from one network.
+//! Accepts connections within bounds: so many in all, so many from one network; over the channel, where there is one,
+//! only those whose key may speak.
 
 use std::{
     collections::HashMap,
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use asterism_channel::ChannelError;
 use futures::Stream;
 use opentelemetry::{
     KeyValue, global,
@@ -15,12 +17,13 @@ use opentelemetry::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::socket::Socket;
-use crate::{config::Limits, telemetry::names};
+use super::{socket::Socket, wire::Wire};
+use crate::{channel::Channel, config::Limits, telemetry::names};
 
 /// After a failed accept (no file descriptors left) the next try waits this long, doubling up to the bound.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -35,21 +38,34 @@ pub(super) struct Acceptor {
     handshake: Duration,
     force: CancellationToken,
     refused: Refusals,
+    secured: Option<Secured>,
+    /// Each holds its place already; what is refused here never said a byte of HTTP/2.
+    handshakes: JoinSet<Result<Socket, &'static str>>,
+}
+
+/// The channel of a service.
+#[derive(Clone)]
+pub(super) struct Secured {
+    pub(super) channel: Channel,
+    pub(super) service: &'static str,
 }
 
 impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
-        limits: &Limits,
+        places: Arc<Places>,
         handshake: Duration,
         force: CancellationToken,
+        secured: Option<Secured>,
     ) -> Self {
         Self {
             listener,
-            places: Places::new(limits),
+            places,
             handshake,
             force,
             refused: Refusals::new(),
+            secured,
+            handshakes: JoinSet::new(),
         }
     }
 
@@ -63,9 +79,24 @@ impl Acceptor {
     async fn next(&mut self) -> Socket {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(ended) = self.handshakes.join_next() => match ended {
+                    Ok(Ok(socket)) => return socket,
+                    Ok(Err(reason)) => {
+                        self.refused.count(reason);
+                        continue;
+                    }
+                    Err(_) => continue,
+                },
+            };
+            match accepted {
                 Ok((stream, peer)) => match self.places.take(peer.ip()) {
-                    Ok(place) => return self.admit(stream, place),
+                    Ok(place) => {
+                        if let Some(socket) = self.admit(stream, place) {
+                            return socket;
+                        }
+                    }
                     // Dropping the stream tells the caller at once: better than a place in a queue nobody sees.
                     Err(reason) => self.refused.count(reason),
                 },
@@ -79,10 +110,37 @@ impl Acceptor {
         }
     }
 
-    fn admit(&self, stream: TcpStream, place: Place) -> Socket {
+    /// The connection; over the channel only once its handshake is done.
+    fn admit(&mut self, stream: TcpStream, place: Place) -> Option<Socket> {
         // Small answers should not wait for the acknowledgement of earlier ones; without it all still works.
         let _ = stream.set_nodelay(true);
-        Socket::new(stream, place, self.handshake, self.force.clone())
+        let (handshake, force) = (self.handshake, self.force.clone());
+        let Some(secured) = self.secured.clone() else {
+            return Some(Socket::new(Wire::Plain(stream), place, handshake, force));
+        };
+        self.handshakes.spawn(async move {
+            let wire = secured.shake_hands(stream, handshake).await?;
+            Ok(Socket::new(wire, place, handshake, force))
+        });
+        None
+    }
+}
+
+impl Secured {
+    async fn shake_hands(&self, stream: TcpStream, within: Duration) -> Result<Wire, &'static str> {
+        let channel = &self.channel;
+        let admit = |key: &_| channel.admits(key);
+        match asterism_channel::accept(stream, channel.own(), self.service, within, admit).await {
+            Ok(stream) => {
+                let peer = channel.peer(stream.peer());
+                Ok(Wire::Secured(Box::new(stream), peer))
+            }
+            Err(ChannelError::Refused(key)) => {
+                tracing::debug!(%key, "a key that is not known was refused");
+                Err("unknown_key")
+            }
+            Err(_) => Err("handshake"),
+        }
     }
 }
 
@@ -195,11 +253,7 @@ impl Refusals {
         self.counter.add(1, &[KeyValue::new("reason", reason)]);
         self.since_log += 1;
         if self.logged.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
-            tracing::warn!(
-                reason,
-                refused = self.since_log,
-                "connections refused at the limit"
-            );
+            tracing::warn!(reason, refused = self.since_log, "connections refused");
             self.since_log = 0;
             self.logged = Some(Instant::now());
         }

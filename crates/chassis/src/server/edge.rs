@@ -22,6 +22,7 @@ use super::{
     body::{CallRecord, ObservedBody},
     deadline::{Budget, Deadline},
     method_path::{Method, MethodPath},
+    wire::Arrived,
 };
 use crate::{
     config::Limits,
@@ -111,6 +112,12 @@ where
         );
 
         let extensions = request.extensions_mut();
+        if let Some(Arrived { tcp, peer }) = extensions.remove::<Arrived>() {
+            extensions.insert(tcp);
+            if let Some(peer) = peer {
+                extensions.insert(peer);
+            }
+        }
         extensions.insert(path);
         extensions.insert(trace_id);
         if let Some(end) = budget.whole.and_then(|whole| arrived.checked_add(whole)) {

@@ -30,6 +30,7 @@ where
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
+    encrypted: bool,
     service: &'static str,
     draining: CancellationToken,
     force: CancellationToken,
@@ -44,6 +45,7 @@ pub struct Running {
 pub(super) struct Parts {
     pub(super) service: &'static str,
     pub(super) addr: SocketAddr,
+    pub(super) encrypted: bool,
     pub(super) draining: CancellationToken,
     pub(super) force: CancellationToken,
     pub(super) calls: TaskTracker,
@@ -58,6 +60,7 @@ impl Running {
         let Parts {
             service,
             addr,
+            encrypted,
             draining,
             force,
             calls,
@@ -68,6 +71,7 @@ impl Running {
         } = parts;
         Self {
             addr,
+            encrypted,
             service,
             draining,
             force,
@@ -79,9 +83,10 @@ impl Running {
         }
     }
 
-    /// The address as a client wants it: `http://127.0.0.1:7001`.
+    /// The address as a client wants it: `http://127.0.0.1:7001`, or `noise://…` where only the channel is spoken.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.encrypted { "noise" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// Cancelled when the drain begins: for background tasks of the service.

@@ -10,20 +10,22 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
-use super::accept::Place;
+use super::{
+    accept::Place,
+    wire::{Arrived, Wire},
+};
 
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, 3.4). After it, HTTP/2 keep-alive finds the silent.
 const PREFACE_BYTES: usize = 24;
 
-/// A TCP stream with those three properties.
+/// A connection with those three properties.
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Wire,
     preface: Option<Preface>,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Place,
@@ -35,12 +37,7 @@ struct Preface {
 }
 
 impl Socket {
-    pub(super) fn new(
-        stream: TcpStream,
-        place: Place,
-        handshake: Duration,
-        force: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(stream: Wire, place: Place, handshake: Duration, force: CancellationToken) -> Self {
         let preface = Preface {
             missing: PREFACE_BYTES,
             timer: Box::pin(tokio::time::sleep(handshake)),
@@ -85,10 +82,10 @@ impl Socket {
 }
 
 impl Connected for Socket {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Arrived;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Arrived {
+        self.stream.arrived()
     }
 }
 

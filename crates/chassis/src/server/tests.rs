@@ -2,6 +2,7 @@
 
 mod budgets;
 mod calls;
+mod channel;
 mod connections;
 mod shutdown;
 mod support;

@@ -105,6 +105,7 @@ async fn unused() -> SocketAddr {
 fn sink(addr: SocketAddr) -> Sink {
     Sink::Grpc {
         endpoint: format!("http://{addr}"),
+        pin: None,
         token: Arc::new(|| "the-token".to_owned()),
     }
 }
