@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
 
 /// Deleted when a full disk would keep sled from opening.
 const RESERVE_BYTES: usize = 4 << 20;
+
+/// How long sled's threads may take to let go of a database that was closed.
+const LETS_GO: Duration = Duration::from_secs(10);
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy)]
@@ -77,10 +80,7 @@ impl SledRecords {
             .cache_capacity(options.cache_bytes)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
-        // On a damaged file sled panics rather than answers.
-        let db = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| StoreError::Damaged(format!("sled cannot read {}", sled_dir.display())))?
-            .map_err(from_sled)?;
+        let db = open_db(&config, &sled_dir)?;
         let file = File::options().read(true).write(true).open(sled_dir.join("db"))?;
         file.sync_all()?;
         if !reserve.exists() && free_bytes(path)? > options.min_free_bytes.saturating_mul(4) {
@@ -102,6 +102,30 @@ impl SledRecords {
             _lock: lock,
         })
     }
+}
+
+/// Opens sled's file, which no other process can have: the directory is locked.
+///
+/// sled locks it too, and its threads let go of a database some time after its last handle is dropped: a store that was
+/// closed a moment ago in this process is waited for.
+fn open_db(config: &sled::Config, dir: &Path) -> Result<sled::Db, StoreError> {
+    let begun = Instant::now();
+    loop {
+        // On a damaged file sled panics rather than answers.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| StoreError::Damaged(format!("sled cannot read {}", dir.display())))?;
+        match opened {
+            Err(sled::Error::Io(error)) if is_locked(&error) && begun.elapsed() < LETS_GO => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other.map_err(from_sled),
+        }
+    }
+}
+
+/// sled says it in words only.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
 }
 
 impl Records for SledRecords {

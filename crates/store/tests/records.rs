@@ -134,6 +134,20 @@ fn a_store_reopens_with_everything_and_for_one_at_a_time() {
     assert_eq!(records.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
 }
 
+/// sled's threads hold on to a database for a while after it was closed.
+#[test]
+fn a_database_that_is_still_held_in_this_process_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(SledRecords::open(dir.path(), SledOptions::default()).unwrap());
+    let held = sled::open(dir.path().join("sled")).unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(held);
+    });
+    SledRecords::open(dir.path(), SledOptions::default()).unwrap();
+    letting_go.join().unwrap();
+}
+
 #[test]
 fn a_nearly_full_disk_refuses_writes_and_allows_deletions() {
     let dir = tempfile::tempdir().unwrap();
