@@ -219,21 +219,24 @@ fn paths(model: &Model, ensemble: &Ensemble) -> Result<Draft, FheError> {
     let params = ParamsId::Paths.params();
     let outputs = ensemble.base.len();
     let bins: Vec<usize> = ensemble.edges.iter().map(|edges| edges.len() + 1).collect();
-    // The work does not depend on how scores are coded.
+    // The longest way does not depend on how scores are coded.
     let (trees, _) = quantised::quantise_trees(ensemble, ENOUGH, ENOUGH)?;
-    let work = PathsProgram::new(params, &bins, &trees, outputs, &[1]).work;
-    let chain = work.chain.iter().copied().max().unwrap_or(0);
+    let once = PathsProgram::new(params, &bins, &trees, outputs, &[1]).work;
+    let chain = once.chain.iter().copied().max().unwrap_or(0);
     let variance = chain as f64 * noise::cmux(params);
     let digit = levels(params, variance, ENOUGH)?;
     let (mut trees, mut scores) = quantised::quantise_trees(ensemble, digit, digit)?;
     let rounding = quantised::rounding_of_leaves(ensemble, &scores);
     if rounding > MOST_ROUNDING {
         // Below the square of the digit the first ciphertext says which of the integers it is; half of it leaves a margin.
+        // A digit no larger than that takes leaves the rest to flooding.
+        let digit = digit.min((2 * ENOUGH).isqrt() + 1);
         let total = ENOUGH.min(digit * digit / 2).max(digit);
         (trees, scores) = quantised::quantise_trees(ensemble, total, digit)?;
     }
     let bundle = bundle(model, params, bins_coding(ensemble), scores);
     let program = PathsProgram::new(params, &bins, &trees, outputs, &bundle.scores[0].deltas());
+    let work = program.work.clone();
     Ok(Draft {
         params,
         cost_us: bits_us(params, work.expansions, work.conversions) + work.gates as f64 * gate_us(params),
