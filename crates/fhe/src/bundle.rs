@@ -321,27 +321,7 @@ impl Bundle {
             .zip(integers)
             .map(|(coding, integer)| coding.score(*integer))
             .collect();
-        let probabilities = match self.link {
-            Link::Identity => vec![],
-            Link::Logistic => {
-                let second = 1.0 / (1.0 + (-scores[0]).exp());
-                vec![1.0 - second, second]
-            }
-            Link::Softmax => {
-                let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-                let sum: f64 = powers.iter().sum();
-                powers.into_iter().map(|power| power / sum).collect()
-            }
-            Link::Average => {
-                let kept: Vec<f64> = scores.iter().map(|score| score.max(0.0)).collect();
-                let sum: f64 = kept.iter().sum();
-                let equal = 1.0 / kept.len() as f64;
-                kept.into_iter()
-                    .map(|score| if sum > 0.0 { score / sum } else { equal })
-                    .collect()
-            }
-        };
+        let probabilities = self.link.probabilities(&scores);
         // The first of equals, as everywhere.
         let class = (0..probabilities.len()).reduce(|best, index| {
             if probabilities[index] > probabilities[best] {

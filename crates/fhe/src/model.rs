@@ -1,5 +1,8 @@
 //! Models as they were trained: what the compiler reads.
 
+mod link;
+
+pub use self::link::Link;
 use crate::FheError;
 
 /// Most features, trees, nodes of a tree, outputs, splits on a way, and hidden units that are served.
@@ -11,20 +14,6 @@ pub(crate) const MAX_DEPTH: usize = 32;
 pub(crate) const MAX_UNITS: usize = 1024;
 /// Bits of a bin.
 pub(crate) const MAX_BIN_BITS: u32 = 10;
-
-/// How scores become what people ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Link {
-    /// One score, itself the answer: regression.
-    Identity,
-    /// One score, the log-odds of the second of two classes.
-    Logistic,
-    /// A score for each class; softmax makes probabilities of them.
-    Softmax,
-    /// A score for each class that is its probability: the mean over a forest.
-    Average,
-}
 
 /// A trained model.
 #[derive(Debug, Clone, PartialEq)]

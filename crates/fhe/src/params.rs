@@ -153,7 +153,12 @@ impl ParamsId {
             .ok_or(FheError::UnknownParams(number))
     }
 
-    /// Its name in reports.
+    /// The set of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        ALL.iter().map(|params| params.id).find(|id| id.name() == name)
+    }
+
+    /// Its name, which is unique.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linear => "linear-n2048",
@@ -171,7 +176,12 @@ impl PlanKind {
     /// Every plan there is.
     pub const ALL: [Self; 4] = [Self::Linear, Self::Pairs, Self::Paths, Self::Neurons];
 
-    /// Its name in reports.
+    /// The plan of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its name, which is unique.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linear => "linear",
@@ -229,6 +239,8 @@ mod tests {
         for params in ALL {
             assert_eq!(ParamsId::from_number(params.id as u16).unwrap(), params.id);
             assert_eq!(params.id.params().id, params.id);
+            assert_eq!(ParamsId::from_name(params.id.name()), Some(params.id));
+            assert_eq!(PlanKind::from_name(params.kind.name()), Some(params.kind));
         }
         assert!(ParamsId::from_number(0).is_err());
         assert!(ParamsId::from_number(999).is_err());

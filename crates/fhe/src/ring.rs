@@ -36,6 +36,13 @@ impl Shape {
         (self.k + 1) * self.n
     }
 
+    /// A plaintext as a ciphertext without a mask.
+    pub(crate) fn trivial(self, body: &[u64]) -> Vec<u64> {
+        let mut ciphertext = vec![0; self.len()];
+        ciphertext[self.k * self.n..].copy_from_slice(body);
+        ciphertext
+    }
+
     /// Points of a polynomial in the Fourier domain.
     pub(crate) fn half(self) -> usize {
         self.n / 2

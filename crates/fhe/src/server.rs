@@ -58,6 +58,8 @@ impl Stage {
 /// An answered query.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
+    /// SHA-256 of the query, which the reply is tied to.
+    pub query_digest: wire::QueryDigest,
     /// For the client.
     pub reply: Vec<u8>,
     /// How long each stage took.
@@ -232,15 +234,12 @@ impl Program {
             ProgramBody::Paths(program) => program.evaluate(reader, &mut context),
             ProgramBody::Neurons(program) => program.evaluate(reader, &mut context),
         })?;
-        let start = wire::reply_start(
-            params.id,
-            &self.bundle.model,
-            &wire::query_digest(query),
-            scores.scores.len(),
-        );
+        let query_digest = wire::query_digest(query);
+        let start = wire::reply_start(params.id, &self.bundle.model, &query_digest, scores.scores.len());
         let reply = reply::finish(params, self.flood, scores, start)?;
         context.clock.lap(Stage::Extract);
         Ok(Evaluation {
+            query_digest,
             reply,
             stages: context.clock.stages,
         })

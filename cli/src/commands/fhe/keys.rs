@@ -2,12 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
-use asterism_fhe::{
-    bundle::Bundle,
-    keys::SecretKey,
-    params::{self, ParamsId},
-    wire,
-};
+use asterism_fhe::{bundle::Bundle, keys::SecretKey, params::ParamsId, wire};
 use asterism_store::files::write_atomic;
 use zeroize::Zeroizing;
 
@@ -85,20 +80,13 @@ fn from_text(text: &str) -> Option<SecretKey> {
     if lines.next()? != FIRST_LINE {
         return None;
     }
-    let id = named(lines.next()?.strip_prefix("params ")?)?;
+    let id = ParamsId::from_name(lines.next()?.strip_prefix("params ")?)?;
     let mut seed = [0; 16];
     hex::decode_to_slice(lines.next()?.strip_prefix("seed ")?, &mut seed).ok()?;
     match lines.next() {
         None => Some(SecretKey::from_seed(id, seed)),
         Some(_) => None,
     }
-}
-
-fn named(name: &str) -> Option<ParamsId> {
-    params::ALL
-        .iter()
-        .map(|params| params.id)
-        .find(|id| id.name() == name)
 }
 
 #[cfg(test)]

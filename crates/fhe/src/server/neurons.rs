@@ -152,14 +152,7 @@ impl NeuronsProgram {
         let mut worker = Worker::new(&self.unpacker.ring, n);
         let mut gate = Gate::new(shape.len());
         let mut turned = vec![0u64; shape.len()];
-        let mut values: Vec<Vec<u64>> = tables
-            .iter()
-            .map(|table| {
-                let mut value = vec![0u64; shape.len()];
-                value[shape.k * n..].copy_from_slice(&table.body);
-                value
-            })
-            .collect();
+        let mut values: Vec<Vec<u64>> = tables.iter().map(|table| shape.trivial(&table.body)).collect();
         for (bit, selector) in selectors.iter().enumerate() {
             let Some(selector) = selector else { continue };
             for (table, value) in tables.iter().zip(&mut values) {

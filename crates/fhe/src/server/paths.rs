@@ -226,14 +226,7 @@ impl Evaluation<'_> {
     ) -> Result<Vec<Vec<u64>>, FheError> {
         let shape = self.context.params.shape;
         let n = shape.n;
-        let mut values: Vec<Vec<u64>> = tables
-            .iter()
-            .map(|table| {
-                let mut value = vec![0u64; shape.len()];
-                value[shape.k * n..].copy_from_slice(&table.body);
-                value
-            })
-            .collect();
+        let mut values: Vec<Vec<u64>> = tables.iter().map(|table| shape.trivial(&table.body)).collect();
         let mut turned = vec![0u64; shape.len()];
         let Some(Table { first, bits, .. }) = tables.first() else {
             return Ok(values);

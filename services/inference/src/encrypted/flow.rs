@@ -353,13 +353,12 @@ impl EncryptedFlow {
             .program()
             .check(&query)
             .map_err(EncryptedError::of_query)?;
-        let query_sha256 = Digest::of(&query);
         let evaluation = self
             .engine
             .evaluate(compiled, session.key.clone(), query, waiter)
             .await?;
         Ok(Evaluated {
-            query_sha256,
+            query_sha256: Digest::from_bytes(evaluation.query_digest),
             reply: evaluation.reply,
             stages: evaluation.stages,
         })

@@ -11,7 +11,7 @@ use asterism_fhe::{
     FheError,
     compile::{self, Options},
     model::Model,
-    params::{ALL, PlanKind},
+    params::PlanKind,
     server::Program,
 };
 use tokio::sync::OnceCell;
@@ -113,13 +113,6 @@ fn next_step(model: &Model, asked: Options) -> String {
     "train fewer or shallower trees, or with fewer bins".to_owned()
 }
 
-/// The plan of this name, if this version has it.
-pub fn plan(name: &str) -> Option<PlanKind> {
-    ALL.iter()
-        .map(|params| params.kind)
-        .find(|kind| kind.name() == name)
-}
-
 /// What a model was compiled with.
 ///
 /// # Errors
@@ -128,7 +121,9 @@ pub fn options(compilation: &Compilation) -> Result<Options, InferenceError> {
     let plan = compilation
         .plan
         .as_deref()
-        .map(|name| plan(name).ok_or(InferenceError::Damaged("a compilation's plan is unknown")))
+        .map(|name| {
+            PlanKind::from_name(name).ok_or(InferenceError::Damaged("a compilation's plan is unknown"))
+        })
         .transpose()?;
     Ok(Options {
         plan,

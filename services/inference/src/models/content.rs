@@ -1,10 +1,6 @@
 //! What a stored model is once it is decrypted: trained here, or imported.
 
-use asterism_fhe::{
-    FheError,
-    model::{self as fhe, Link},
-    xgboost,
-};
+use asterism_fhe::{FheError, model as fhe, xgboost};
 use asterism_learn::model::{Algorithm, Model};
 use serde::{Deserialize, Serialize};
 
@@ -131,29 +127,9 @@ fn predicted(model: &fhe::Model, row: &[f64]) -> Result<Predicted, FheError> {
     }
     let scores = model.scores(row)?;
     Ok(Predicted {
-        probabilities: probabilities(model.link, &scores),
+        probabilities: model.link.probabilities(&scores),
         scores,
     })
-}
-
-fn probabilities(link: Link, scores: &[f64]) -> Vec<f64> {
-    match link {
-        Link::Identity => vec![],
-        Link::Logistic => scores
-            .first()
-            .map(|score| 1.0 / (1.0 + (-score).exp()))
-            .map_or_else(Vec::new, |second| vec![1.0 - second, second]),
-        Link::Softmax => {
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let sum: f64 = powers.iter().sum();
-            powers.into_iter().map(|power| power / sum).collect()
-        }
-        Link::Average => {
-            let sum: f64 = scores.iter().sum();
-            scores.iter().map(|score| score / sum).collect()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -176,13 +152,5 @@ mod tests {
             assert_eq!(serde_json::from_str::<Method>(text).unwrap(), method);
         }
         assert!(serde_json::from_str::<Method>(r#""imported_onnx""#).is_err());
-    }
-
-    #[test]
-    fn links_give_probabilities() {
-        assert_eq!(probabilities(Link::Logistic, &[0.0]), [0.5, 0.5]);
-        assert_eq!(probabilities(Link::Softmax, &[1.0, 1.0]), [0.5, 0.5]);
-        assert_eq!(probabilities(Link::Average, &[1.0, 3.0]), [0.25, 0.75]);
-        assert!(probabilities(Link::Identity, &[3.0]).is_empty());
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use asterism_client::receipt::ENCRYPTED_REPLY_DOMAIN;
 use asterism_crypto::Digest;
-use asterism_fhe::{bundle::ScoreCoding, compile::Options};
+use asterism_fhe::{bundle::ScoreCoding, compile::Options, params::PlanKind};
 use asterism_proto::inference as pb;
 
 use crate::{
-    encrypted::{Answered, EvaluationKeyId, KeyHeader, StoredKey, Target, programs},
+    encrypted::{Answered, EvaluationKeyId, KeyHeader, StoredKey, Target},
     error::InferenceError,
 };
 
@@ -18,7 +18,7 @@ pub(crate) fn options(request: &pb::CompileModelRequest) -> Result<Options, Infe
     Ok(Options {
         plan: match name(plan) {
             None => None,
-            Some(name) => Some(programs::plan(name).ok_or_else(unknown)?),
+            Some(name) => Some(PlanKind::from_name(name).ok_or_else(unknown)?),
         },
         used_edges_only: request.used_edges_only,
     })
