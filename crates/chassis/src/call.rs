@@ -6,8 +6,9 @@
 mod gate;
 mod stream;
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
+use asterism_channel::PublicKey;
 use asterism_crypto::Digest;
 
 pub use gate::Gate;
@@ -32,6 +33,10 @@ pub struct Caller {
     pub trace_id: String,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The address that the call comes from.
+    pub network: Option<IpAddr>,
+    /// The static key at the other end of the channel, if the call comes over it.
+    pub channel_key: Option<PublicKey>,
 }
 
 impl Caller {

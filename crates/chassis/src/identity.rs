@@ -32,6 +32,11 @@ impl PrincipalId {
         Self(format!("service/{name}"))
     }
 
+    /// Who calls a method that is open to everybody, without a token.
+    pub fn anonymous() -> Self {
+        Self("anonymous/caller".to_owned())
+    }
+
     /// Whether it is a service.
     pub fn is_service(&self) -> bool {
         self.0.starts_with("service/")
@@ -77,6 +82,8 @@ impl fmt::Display for PrincipalId {
 pub enum Role {
     /// Everything that people may.
     Admin,
+    /// Makes, changes, rotates and destroys keys of everybody, and uses none but its own.
+    KeyAdmin,
     /// Uploads and uses data and keys.
     DataOwner,
     /// Trains, evaluates and predicts.
@@ -95,13 +102,14 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, Failure> {
         Ok(match text {
             "admin" => Self::Admin,
+            "key-admin" => Self::KeyAdmin,
             "data-owner" => Self::DataOwner,
             "analyst" => Self::Analyst,
             "auditor" => Self::Auditor,
             "viewer" => Self::Viewer,
             "service" => Self::Service,
             _ => {
-                let roles = "must be admin, data-owner, analyst, auditor, viewer or service";
+                let roles = "must be admin, key-admin, data-owner, analyst, auditor, viewer or service";
                 return Err(Failure::invalid("role", roles));
             }
         })

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,7 +16,7 @@ use asterism_crypto::Digest;
 use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status, metadata::MetadataMap, transport::server::TcpConnectInfo};
 use tracing::Instrument as _;
 
 use super::{Caller, Trail, conclude};
@@ -342,7 +343,17 @@ impl Gate {
                 .map(|id| id.0.clone())
                 .unwrap_or_default(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
+            network: extensions.get::<TcpConnectInfo>().and_then(address_of),
+            channel_key: extensions.get::<ChannelPeer>().map(|peer| peer.key),
         };
+        if policy::is_open(method(request)) && !metadata.contains_key("authorization") {
+            caller.principal.id = PrincipalId::anonymous();
+            return Arrival {
+                caller,
+                known: true,
+                verdict: Ok(()),
+            };
+        }
         match self.identify(metadata, extensions.get()) {
             Err(stranger) => Arrival {
                 caller,
@@ -408,7 +419,14 @@ fn method<T>(request: &Request<T>) -> &str {
         .unwrap_or_default()
 }
 
+fn address_of(tcp: &TcpConnectInfo) -> Option<IpAddr> {
+    tcp.remote_addr().map(|address| address.ip().to_canonical())
+}
+
 fn judge(caller: &Caller, method: &str) -> Result<(), Failure> {
+    if policy::is_open(method) {
+        return Ok(());
+    }
     let roles = policy::allowed_roles(method).unwrap_or_default();
     if roles.iter().any(|role| caller.principal.is(*role)) {
         return Ok(());

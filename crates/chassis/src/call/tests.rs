@@ -331,6 +331,8 @@ fn owners_admins_and_services_have_access() {
         request_id: String::new(),
         trace_id: String::new(),
         deadline: None,
+        network: None,
+        channel_key: None,
     };
     let alice = "user/alice";
     assert!(caller(alice, Role::Analyst, None).may_access(alice));
