@@ -1,0 +1,114 @@
+//! Encryption.
+
+use asterism_crypto::crc32c;
+use asterism_proto::kms as pb;
+use tonic::{Request, Response, Status};
+
+use super::{Adapter, access::usable};
+use crate::{error::KmsError, keys::KeyId, wire};
+
+pub(super) async fn encrypt(
+    adapter: &Adapter,
+    request: Request<pb::EncryptRequest>,
+) -> Result<Response<pb::EncryptResponse>, Status> {
+    adapter
+        .on_key(
+            "kms.Encrypt",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
+                let plaintext = zeroize::Zeroizing::new(message.plaintext);
+                let (ciphertext, key_version) = on.keyring.encrypt(
+                    &on.key,
+                    &plaintext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
+                on.note(trail, key_version).output(&ciphertext);
+                Ok(pb::EncryptResponse {
+                    ciphertext_crc32c: crc32c(&ciphertext),
+                    ciphertext,
+                    key_version,
+                })
+            },
+        )
+        .await
+}
+
+pub(super) async fn decrypt(
+    adapter: &Adapter,
+    request: Request<pb::DecryptRequest>,
+) -> Result<Response<pb::DecryptResponse>, Status> {
+    adapter
+        .on_key(
+            "kms.Decrypt",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                wire::check_crc(
+                    "ciphertext_crc32c",
+                    &message.ciphertext,
+                    message.ciphertext_crc32c,
+                )?;
+                trail.input(&message.ciphertext);
+                let (plaintext, key_version) = on.keyring.decrypt(
+                    &on.key,
+                    &message.ciphertext,
+                    &message.additional_authenticated_data,
+                    on.now_ms,
+                )?;
+                on.note(trail, key_version);
+                let plaintext = plaintext.expose().to_vec();
+                Ok(pb::DecryptResponse {
+                    plaintext_crc32c: crc32c(&plaintext),
+                    plaintext,
+                    key_version,
+                })
+            },
+        )
+        .await
+}
+
+pub(super) async fn re_encrypt(
+    adapter: &Adapter,
+    request: Request<pb::ReEncryptRequest>,
+) -> Result<Response<pb::ReEncryptResponse>, Status> {
+    adapter
+        .on_key(
+            "kms.ReEncrypt",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                wire::check_crc(
+                    "ciphertext_crc32c",
+                    &message.ciphertext,
+                    message.ciphertext_crc32c,
+                )?;
+                trail.input(&message.ciphertext);
+                let destination = match message.destination_name.as_str() {
+                    "" => on.key.clone(),
+                    name => {
+                        let id = KeyId::from_name(name)
+                            .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
+                        usable(on.keyring, on.caller, &id)?
+                    }
+                };
+                let aad = message.additional_authenticated_data.as_slice();
+                let new_aad = message.destination_additional_authenticated_data;
+                let done = on.keyring.re_encrypt(
+                    (&on.key, &message.ciphertext, aad),
+                    (&destination, new_aad.as_deref().unwrap_or(aad)),
+                    on.now_ms,
+                )?;
+                on.note(trail, done.source_version).output(&done.ciphertext);
+                Ok(pb::ReEncryptResponse {
+                    ciphertext_crc32c: crc32c(&done.ciphertext),
+                    ciphertext: done.ciphertext,
+                    source_key_version: done.source_version,
+                    key_version: done.version,
+                })
+            },
+        )
+        .await
+}

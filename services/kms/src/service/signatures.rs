@@ -1,0 +1,86 @@
+//! Signatures and public keys.
+
+use asterism_proto::kms as pb;
+use tonic::{Request, Response, Status};
+
+use super::Adapter;
+use crate::{keys::KeyId, wire};
+
+pub(super) async fn asymmetric_sign(
+    adapter: &Adapter,
+    request: Request<pb::AsymmetricSignRequest>,
+) -> Result<Response<pb::AsymmetricSignResponse>, Status> {
+    adapter
+        .on_key(
+            "kms.AsymmetricSign",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                let digest = wire::sign_input(message.input)?;
+                let (signature, key_version) = on.keyring.sign(&on.key, &digest, on.now_ms)?;
+                let signature = signature.to_der();
+                on.note(trail, key_version)
+                    .input_digest(digest)
+                    .output(&signature);
+                Ok(pb::AsymmetricSignResponse {
+                    signature,
+                    key_version,
+                })
+            },
+        )
+        .await
+}
+
+pub(super) async fn asymmetric_verify(
+    adapter: &Adapter,
+    request: Request<pb::AsymmetricVerifyRequest>,
+) -> Result<Response<pb::AsymmetricVerifyResponse>, Status> {
+    adapter
+        .on_key(
+            "kms.AsymmetricVerify",
+            request,
+            |r| &r.name,
+            |on, message, trail| {
+                let digest = wire::verify_input(message.input)?;
+                trail.input_digest(digest);
+                let signature = wire::signature(&message.signature)?;
+                let version =
+                    on.keyring
+                        .verify(&on.key, &digest, &signature, message.key_version, on.now_ms)?;
+                on.note(trail, version.unwrap_or(0));
+                Ok(pb::AsymmetricVerifyResponse {
+                    valid: version.is_some(),
+                    key_version: version.unwrap_or(0),
+                })
+            },
+        )
+        .await
+}
+
+/// Public keys are public: whoever may read keys at all may have them.
+pub(super) async fn get_public_key(
+    adapter: &Adapter,
+    request: Request<pb::GetPublicKeyRequest>,
+) -> Result<Response<pb::PublicKey>, Status> {
+    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    adapter
+        .gate
+        .blocking("kms.GetPublicKey", request, move |_, message, trail| {
+            let id = KeyId::from_name(&message.name)?;
+            trail.resource(id.name());
+            let (key, now_ms) = (keyring.get(&id)?, clock());
+            let (public, key_version) = keyring.public_key(&key, message.key_version, now_ms)?;
+            if key.is_compromised(key_version, now_ms) {
+                trail.key_version(key_version).remark("KEY_COMPROMISED");
+            } else {
+                trail.silent();
+            }
+            Ok(pb::PublicKey {
+                name: id.name(),
+                key_version,
+                pem: public.to_pem(),
+                fingerprint_sha256: public.fingerprint().as_bytes().to_vec(),
+            })
+        })
+        .await
+}
