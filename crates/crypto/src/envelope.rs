@@ -5,8 +5,12 @@
 //! ```
 //!
 //! Suite 1: HKDF-SHA256 derives, from the long-lived key and the random salt, an AES-256-GCM key, its nonce and the
-//! commitment (96..128-bit limits of random nonces never bite: each message has a key of its own; the salts of two
-//! messages meet with probability 2^-128 after 2^64 messages). GCM authenticates the whole header and the caller's data.
+//! commitment. Each message has a key of its own, so the limit of random 96-bit nonces (2^32 messages under one key, NIST
+//! SP 800-38D) is never near. GCM authenticates the whole header and the caller's data.
+//!
+//! The bound: n messages under one key version share a salt with probability below n^2 / 2^257. That is 2^-32 after 2^112
+//! messages, and 2^-128 after 2^64. A forgery against one message of at most 128 KiB (plaintext and associated data)
+//! succeeds with probability below 2^-114 an attempt.
 //!
 //! The commitment makes the ciphertext fit one key only (Albertini et al., "How to abuse and fix authenticated
 //! encryption without key commitment", USENIX Security 2022).

@@ -6,10 +6,14 @@
 
 pub mod checksum;
 pub mod context;
+pub mod deterministic;
 pub mod digest;
 pub mod envelope;
 mod error;
+pub mod hpke;
 pub mod kdf;
+pub mod key_wrap;
+pub mod keyed_hash;
 pub mod mac;
 pub mod password;
 pub mod secret;
@@ -20,9 +24,13 @@ pub mod token;
 
 pub use checksum::crc32c;
 pub use context::Context;
+pub use deterministic::DeterministicKey;
 pub use digest::{Digest, DigestWriter};
 pub use envelope::{EnvelopeHeader, KeyRef};
 pub use error::CryptoError;
+pub use hpke::{DecryptionKey, EncryptionKey};
+pub use key_wrap::WrappingKey;
+pub use keyed_hash::{HmacKey, MacHash};
 pub use mac::{MacKey, MacTag, MacWriter};
 pub use password::Argon2Params;
 pub use secret::{SecretBytes, SecretKey, random_array};
