@@ -6,7 +6,7 @@
 mod gate;
 mod stream;
 
-use std::{net::IpAddr, time::Instant};
+use std::{borrow::Cow, net::IpAddr, time::Instant};
 
 use asterism_channel::PublicKey;
 use asterism_crypto::Digest;
@@ -66,6 +66,7 @@ pub struct Trail {
     output: Option<Digest>,
     silent: bool,
     remark: &'static str,
+    items: Option<(u32, u32)>,
 }
 
 impl Trail {
@@ -115,6 +116,23 @@ impl Trail {
         self
     }
 
+    /// Of the items of a batch, how many succeeded and how many failed: said in the event, which is one of a failure when any failed.
+    pub fn items(&mut self, succeeded: u32, failed: u32) -> &mut Self {
+        self.items = Some((succeeded, failed));
+        self
+    }
+
+    /// What is said of a success.
+    fn remarks(&self) -> Cow<'static, str> {
+        match self.items {
+            None => self.remark.into(),
+            Some((succeeded, failed)) => {
+                let counts = format!("BATCH succeeded={succeeded} failed={failed}");
+                format!("{} {counts}", self.remark).trim_start().to_owned().into()
+            }
+        }
+    }
+
     fn event(
         &self,
         operation: &'static str,
@@ -132,11 +150,12 @@ impl Trail {
             resource: self.resource.clone(),
             key_version: self.key_version,
             outcome: match failure.map(Failure::class) {
+                None if self.items.is_some_and(|(_, failed)| failed > 0) => Outcome::Failed,
                 None => Outcome::Succeeded,
                 Some(ErrorClass::Denied | ErrorClass::Unauthenticated) => Outcome::Denied,
                 Some(_) => Outcome::Failed,
             },
-            reason: failure.map_or(self.remark, Failure::reason),
+            reason: failure.map_or_else(|| self.remarks(), |failure| failure.reason().into()),
             request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
             trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
             input: self.input,

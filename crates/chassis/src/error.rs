@@ -220,6 +220,12 @@ pub fn status_of(failure: &Failure, request_id: &str) -> Status {
     Status::with_error_details(failure.0.class.code(), failure.0.message.clone(), details)
 }
 
+/// What the caller gets for one item of a batch: code, reason and text, an internal failure's as [`status_of`] has it.
+pub fn item_status(failure: &Failure, request_id: &str) -> (Code, &'static str, String) {
+    let status = status_of(failure, request_id);
+    (status.code(), failure.0.reason, status.message().to_owned())
+}
+
 fn causes(failure: &Failure) -> String {
     let mut text = failure.0.message.clone();
     let mut cause = failure.0.source.as_deref().and_then(|source| source.source());

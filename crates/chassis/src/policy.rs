@@ -6,6 +6,8 @@ const USE_KEYS: &[Role] = &[Admin, DataOwner, Service];
 const READ_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Viewer, Service];
 /// Owners change the keys that they made.
 const CHANGE_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner];
+/// Material leaves kms: never for who only administers keys.
+const EXPORT_KEYS: &[Role] = &[Admin, DataOwner];
 /// A check with a public key gives nothing away, but is an operation, not metadata.
 const CHECK_SIGNATURES: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
 /// Records of evaluation keys are inference's to make, for whoever it acts for.
@@ -77,6 +79,46 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.ingest.v1.IngestService/ReadRows", READ_ROWS),
     ("asterism.ingest.v1.IngestService/Upload", OWN_DATA),
     ("asterism.ingest.v1.IngestService/VerifyDataset", CHECK_DATA),
+    ("asterism.kms.v1.KeyManagementService/AsymmetricDecrypt", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/BatchAsymmetricSign",
+        USE_KEYS,
+    ),
+    (
+        "asterism.kms.v1.KeyManagementService/BatchAsymmetricVerify",
+        CHECK_SIGNATURES,
+    ),
+    ("asterism.kms.v1.KeyManagementService/BatchDecrypt", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/BatchEncrypt", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/BatchGenerateDataKey",
+        USE_KEYS,
+    ),
+    ("asterism.kms.v1.KeyManagementService/BatchGenerateMac", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/BatchReEncrypt", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/BatchVerifyMac", USE_KEYS),
+    (
+        "asterism.kms.v1.KeyManagementService/CreateImportJob",
+        CHANGE_KEYS,
+    ),
+    (
+        "asterism.kms.v1.KeyManagementService/DeriveSharedSecret",
+        USE_KEYS,
+    ),
+    (
+        "asterism.kms.v1.KeyManagementService/ExportKeyVersion",
+        EXPORT_KEYS,
+    ),
+    (
+        "asterism.kms.v1.KeyManagementService/GenerateRandomBytes",
+        USE_KEYS,
+    ),
+    (
+        "asterism.kms.v1.KeyManagementService/ImportKeyVersion",
+        CHANGE_KEYS,
+    ),
+    ("asterism.kms.v1.KeyManagementService/UnwrapKey", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/WrapKey", USE_KEYS),
     ("asterism.kms.v1.KeyManagementService/AsymmetricSign", USE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/AsymmetricVerify",

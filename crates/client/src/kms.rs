@@ -1,6 +1,22 @@
 //! The key management service.
 
+/// A write with a request id is tried again after a broken connection; with an empty one it is made once.
+macro_rules! written {
+    ($this:ident, $method:ident, $request:ident) => {
+        if $request.request_id.is_empty() {
+            $this.connection.once($this.client().$method($request)).await
+        } else {
+            $this
+                .connection
+                .retrying(|| client_call!($this, $method, $request))
+                .await
+        }
+    };
+}
+
+mod batch;
 mod lifecycle;
+mod material;
 
 use asterism_crypto::{Digest, SecretBytes, SecretKey, Signature, Signed, VerifyingKey, crc32c, signed};
 use asterism_proto::kms::{self as pb, key_management_service_client::KeyManagementServiceClient};
@@ -12,7 +28,9 @@ use crate::{
     error::ClientError,
 };
 
+pub use batch::ItemFailure;
 pub use lifecycle::ReEncrypted;
+pub use material::{NewMaterial, seal_for};
 
 type Client = KeyManagementServiceClient<InterceptedService<Channel, Carried>>;
 
@@ -57,9 +75,14 @@ impl Kms {
             r#type: key_type.into(),
             labels: labels.into_iter().collect(),
             request_id: request_id.to_owned(),
-            activation_time: None,
+            ..pb::CreateKeyRequest::default()
         };
-        if request_id.is_empty() {
+        self.create(request).await
+    }
+
+    /// Creates a key as `request` has it: also with an activation time, or exportable.
+    pub async fn create(&self, request: pb::CreateKeyRequest) -> Result<pb::Key, ClientError> {
+        if request.request_id.is_empty() {
             return self.connection.once(self.client().create_key(request)).await;
         }
         self.connection
@@ -119,9 +142,14 @@ impl Kms {
         let request = pb::RotateKeyRequest {
             name: name(id),
             request_id: request_id.to_owned(),
-            activation_time: None,
+            ..pb::RotateKeyRequest::default()
         };
-        if request_id.is_empty() {
+        self.rotate(request).await
+    }
+
+    /// Adds a version as `request` has it: also from a later time on, or only while the key has an etag.
+    pub async fn rotate(&self, request: pb::RotateKeyRequest) -> Result<pb::Key, ClientError> {
+        if request.request_id.is_empty() {
             return self.connection.once(self.client().rotate_key(request)).await;
         }
         self.connection
@@ -134,12 +162,14 @@ impl Kms {
         let request = pb::GenerateDataKeyRequest {
             name: name(id),
             additional_authenticated_data: aad.to_vec(),
+            additional_authenticated_data_crc32c: Some(crc32c(aad)),
         };
         let mut answer = self
             .connection
             .retrying(|| client_call!(self, generate_data_key, request))
             .await?;
         let plaintext = Zeroizing::new(std::mem::take(&mut answer.plaintext));
+        check_verified([answer.verified_additional_authenticated_data_crc32c])?;
         check_crc(&plaintext, answer.plaintext_crc32c)?;
         check_crc(&answer.wrapped, answer.wrapped_crc32c)?;
         Ok(DataKey {
@@ -172,11 +202,16 @@ impl Kms {
             plaintext: plaintext.to_vec(),
             additional_authenticated_data: aad.to_vec(),
             plaintext_crc32c: Some(crc32c(plaintext)),
+            additional_authenticated_data_crc32c: Some(crc32c(aad)),
         };
         let answer = self
             .connection
             .retrying(|| client_call!(self, encrypt, request))
             .await?;
+        check_verified([
+            answer.verified_plaintext_crc32c,
+            answer.verified_additional_authenticated_data_crc32c,
+        ])?;
         check_crc(&answer.ciphertext, answer.ciphertext_crc32c)?;
         Ok((answer.ciphertext, answer.key_version))
     }
@@ -188,26 +223,34 @@ impl Kms {
             ciphertext: ciphertext.to_vec(),
             additional_authenticated_data: aad.to_vec(),
             ciphertext_crc32c: Some(crc32c(ciphertext)),
+            additional_authenticated_data_crc32c: Some(crc32c(aad)),
         };
         let mut answer = self
             .connection
             .retrying(|| client_call!(self, decrypt, request))
             .await?;
         let plaintext = SecretBytes::new(std::mem::take(&mut answer.plaintext));
+        check_verified([
+            answer.verified_ciphertext_crc32c,
+            answer.verified_additional_authenticated_data_crc32c,
+        ])?;
         check_crc(plaintext.expose(), answer.plaintext_crc32c)?;
         Ok(plaintext)
     }
 
-    /// HMAC-SHA256 of `data`, and the version that made it.
+    /// HMAC of `data`, and the version that made it.
     pub async fn generate_mac(&self, id: &str, data: &[u8]) -> Result<(Vec<u8>, u32), ClientError> {
         let request = pb::GenerateMacRequest {
             name: name(id),
             data: data.to_vec(),
+            data_crc32c: Some(crc32c(data)),
         };
         let answer = self
             .connection
             .retrying(|| client_call!(self, generate_mac, request))
             .await?;
+        check_verified([answer.verified_data_crc32c])?;
+        check_crc(&answer.mac, answer.mac_crc32c)?;
         Ok((answer.mac, answer.key_version))
     }
 
@@ -218,12 +261,15 @@ impl Kms {
             data: data.to_vec(),
             mac: mac.to_vec(),
             key_version: 0,
+            data_crc32c: Some(crc32c(data)),
+            mac_crc32c: Some(crc32c(mac)),
         };
-        Ok(self
+        let answer = self
             .connection
             .retrying(|| client_call!(self, verify_mac, request))
-            .await?
-            .valid)
+            .await?;
+        check_verified([answer.verified_data_crc32c, answer.verified_mac_crc32c])?;
+        Ok(answer.valid)
     }
 
     /// ECDSA P-256 signature (DER) over the SHA-256 of `message`, and the version that made it.
@@ -237,11 +283,15 @@ impl Kms {
         let request = pb::AsymmetricSignRequest {
             name: name(id),
             input: Some(input),
+            input_crc32c: Some(crc32c(digest.as_bytes())),
+            signature_encoding: pb::SignatureEncoding::Der.into(),
         };
         let answer = self
             .connection
             .retrying(|| client_call!(self, asymmetric_sign, request))
             .await?;
+        check_verified([answer.verified_input_crc32c])?;
+        check_crc(&answer.signature, answer.signature_crc32c)?;
         Ok((answer.signature, answer.key_version))
     }
 
@@ -267,23 +317,35 @@ impl Kms {
     pub async fn verify(&self, id: &str, message: &[u8], signature: &[u8]) -> Result<bool, ClientError> {
         // A signature that is not even DER is the caller's mistake: say so before asking.
         Signature::from_der(signature)?;
+        let digest = Digest::of(message);
         let request = pb::AsymmetricVerifyRequest {
             name: name(id),
             input: Some(pb::asymmetric_verify_request::Input::Digest(
-                Digest::of(message).as_bytes().to_vec(),
+                digest.as_bytes().to_vec(),
             )),
             signature: signature.to_vec(),
             key_version: 0,
+            signature_encoding: pb::SignatureEncoding::Der.into(),
+            input_crc32c: Some(crc32c(digest.as_bytes())),
+            signature_crc32c: Some(crc32c(signature)),
         };
-        Ok(self
+        let answer = self
             .connection
             .retrying(|| client_call!(self, asymmetric_verify, request))
-            .await?
-            .valid)
+            .await?;
+        check_verified([answer.verified_input_crc32c, answer.verified_signature_crc32c])?;
+        Ok(answer.valid)
     }
 
     /// The public key of a version; 0 means the primary.
     pub async fn public_key(&self, id: &str, key_version: u32) -> Result<VerifyingKey, ClientError> {
+        Ok(VerifyingKey::from_pem(
+            &self.public_key_pem(id, key_version).await?.pem,
+        )?)
+    }
+
+    /// The public key of a version, of a key of any type that has one; 0 means the primary.
+    pub async fn public_key_pem(&self, id: &str, key_version: u32) -> Result<pb::PublicKey, ClientError> {
         let request = pb::GetPublicKeyRequest {
             name: name(id),
             key_version,
@@ -292,7 +354,8 @@ impl Kms {
             .connection
             .retrying(|| client_call!(self, get_public_key, request))
             .await?;
-        Ok(VerifyingKey::from_pem(&answer.pem)?)
+        check_crc(answer.pem.as_bytes(), answer.pem_crc32c)?;
+        Ok(answer)
     }
 
     /// Checks that `statement` was signed for `domain` by the key `id`, and gives its payload.
@@ -370,6 +433,17 @@ fn check_crc(bytes: &[u8], expected: u32) -> Result<(), ClientError> {
     } else {
         Err(ClientError::Protocol(
             "the answer was damaged on the way: its CRC32C does not fit",
+        ))
+    }
+}
+
+/// Whether kms saw every checksum that the request had.
+fn check_verified<const N: usize>(verified: [bool; N]) -> Result<(), ClientError> {
+    if verified.iter().all(|seen| *seen) {
+        Ok(())
+    } else {
+        Err(ClientError::Protocol(
+            "the request was damaged on the way: kms did not see its checksums",
         ))
     }
 }

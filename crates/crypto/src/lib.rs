@@ -21,6 +21,7 @@ pub mod sign;
 pub mod signed;
 pub mod stream;
 pub mod token;
+pub mod transfer;
 
 pub use checksum::crc32c;
 pub use context::Context;

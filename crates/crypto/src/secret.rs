@@ -66,6 +66,16 @@ impl SecretBytes {
         }
     }
 
+    /// Fresh bytes from the operating system.
+    ///
+    /// # Errors
+    /// [`CryptoError::Randomness`]
+    pub fn random(length: usize) -> Result<Self, CryptoError> {
+        let mut bytes = Zeroizing::new(vec![0; length]);
+        getrandom::fill(&mut bytes).map_err(|_| CryptoError::Randomness)?;
+        Ok(Self { bytes })
+    }
+
     /// The bytes: handle with care.
     pub fn expose(&self) -> &[u8] {
         &self.bytes

@@ -72,7 +72,7 @@ pub enum KmsError {
         /// What it is.
         actual: KeyType,
         /// What it would have to be.
-        needed: KeyType,
+        needed: String,
     },
     /// Wrong key, wrong additional authenticated data, or damaged ciphertext: one answer for all.
     #[error("the ciphertext does not decrypt with this key and this additional authenticated data")]
@@ -89,6 +89,17 @@ pub enum KmsError {
     /// The key has as many versions as a key may have.
     #[error("the key `{0}` has as many versions as a key may have; create another key")]
     TooManyVersions(String),
+    /// No such import job, or not the caller's, or over.
+    #[error(
+        "there is no import job `{0}` of yours; it was used, is over, or ended with the service: create another"
+    )]
+    ImportJobNotFound(String),
+    /// The principal, or everybody together, has as many import jobs as there may be.
+    #[error("there are too many import jobs; use those that you have, or wait until they are over")]
+    TooManyImportJobs,
+    /// The key was not created exportable.
+    #[error("the key `{0}` was not created exportable; its material never leaves the service")]
+    NotExportable(String),
     /// No such record of an evaluation key, or none of the caller's.
     #[error("there is no record of the evaluation key `{0}`; register the key with inference")]
     EvaluationKeyNotFound(String),
@@ -121,9 +132,11 @@ impl Classify for KmsError {
             Self::Field { .. } | Self::DecryptionFailed | Self::ChecksumMismatch { .. } => {
                 ErrorClass::Invalid
             }
-            Self::KeyNotFound(_) | Self::VersionNotFound { .. } | Self::EvaluationKeyNotFound(_) => {
-                ErrorClass::NotFound
-            }
+            Self::KeyNotFound(_)
+            | Self::VersionNotFound { .. }
+            | Self::ImportJobNotFound(_)
+            | Self::EvaluationKeyNotFound(_) => ErrorClass::NotFound,
+            Self::TooManyImportJobs => ErrorClass::Exhausted,
             Self::KeyExists(_) | Self::RequestIdReused | Self::EvaluationKeyDiffers(_) => {
                 ErrorClass::Conflict
             }
@@ -132,7 +145,8 @@ impl Classify for KmsError {
             | Self::VersionState { .. }
             | Self::VersionTooOld { .. }
             | Self::NoActiveVersion(_)
-            | Self::EtagMismatch(_) => ErrorClass::Precondition,
+            | Self::EtagMismatch(_)
+            | Self::NotExportable(_) => ErrorClass::Precondition,
             Self::Unrecorded(_) => ErrorClass::Unavailable,
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
@@ -155,6 +169,9 @@ impl Classify for KmsError {
             Self::ChecksumMismatch { .. } => "CHECKSUM_MISMATCH",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::TooManyVersions(_) => "TOO_MANY_VERSIONS",
+            Self::ImportJobNotFound(_) => "IMPORT_JOB_NOT_FOUND",
+            Self::TooManyImportJobs => "TOO_MANY_IMPORT_JOBS",
+            Self::NotExportable(_) => "NOT_EXPORTABLE",
             Self::EvaluationKeyNotFound(_) => "EVALUATION_KEY_NOT_FOUND",
             Self::EvaluationKeyDiffers(_) => "EVALUATION_KEY_DIFFERS",
             Self::Damaged(_) => "KEY_DAMAGED",

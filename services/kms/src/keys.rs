@@ -12,6 +12,7 @@ mod record;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upgrade;
 mod version_keys;
 
@@ -21,6 +22,7 @@ pub use key::{Key, Version};
 pub use keyring::{Keyring, NewKey, RequestId};
 pub use lifecycle::State;
 pub use material::KeyType;
-pub use operations::{DataKey, MAX_INPUT_BYTES, ReEncrypted};
+pub use operations::{DataKey, MAX_INPUT_BYTES, Processor, Protector, PublicKey, Purpose, ReEncrypted};
 pub use sweep::Due;
+pub use transfer::{Import, ImportJob};
 pub use version_keys::{FileVersionKeys, VersionKeys};

@@ -73,7 +73,7 @@ pub async fn start_with_clock(
     let max = config.common.limits.max_message_bytes;
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
-        .max_encoding_message_size(max);
+        .max_encoding_message_size(max + service::BATCH_HEADROOM_BYTES);
     let running = foundation.server(&config.common).add(service).spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());

@@ -1,13 +1,17 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
 mod access;
+mod agreement;
+mod batch;
 mod ciphers;
 mod data_keys;
 mod evaluation_keys;
 mod keys;
 mod macs;
 mod signatures;
+mod transfer;
 mod versions;
+mod wrapping;
 
 use std::sync::Arc;
 
@@ -26,6 +30,7 @@ use crate::{
 };
 
 use self::access::usable;
+pub(crate) use self::batch::HEADROOM_BYTES as BATCH_HEADROOM_BYTES;
 
 pub(crate) struct Adapter {
     gate: Gate,
@@ -51,10 +56,11 @@ impl Use<'_> {
         trail.key_version(version)
     }
 
-    fn request<'r>(&'r self, id: &'r str) -> Result<RequestId<'r>, KmsError> {
+    fn request<'r>(&'r self, id: &'r str, etag: &'r str) -> Result<RequestId<'r>, KmsError> {
         Ok(RequestId {
             principal: self.caller.principal.id.as_str(),
             id: wire::request_id(id)?,
+            etag,
         })
     }
 }
@@ -273,5 +279,117 @@ impl KeyManagementService for Adapter {
         request: Request<pb::DeleteEvaluationKeyRecordRequest>,
     ) -> Result<Response<pb::DeleteEvaluationKeyRecordResponse>, Status> {
         evaluation_keys::delete_evaluation_key_record(self, request).await
+    }
+
+    async fn asymmetric_decrypt(
+        &self,
+        request: Request<pb::AsymmetricDecryptRequest>,
+    ) -> Result<Response<pb::AsymmetricDecryptResponse>, Status> {
+        agreement::asymmetric_decrypt(self, request).await
+    }
+
+    async fn derive_shared_secret(
+        &self,
+        request: Request<pb::DeriveSharedSecretRequest>,
+    ) -> Result<Response<pb::DeriveSharedSecretResponse>, Status> {
+        agreement::derive_shared_secret(self, request).await
+    }
+
+    async fn wrap_key(
+        &self,
+        request: Request<pb::WrapKeyRequest>,
+    ) -> Result<Response<pb::WrapKeyResponse>, Status> {
+        wrapping::wrap_key(self, request).await
+    }
+
+    async fn unwrap_key(
+        &self,
+        request: Request<pb::UnwrapKeyRequest>,
+    ) -> Result<Response<pb::UnwrapKeyResponse>, Status> {
+        wrapping::unwrap_key(self, request).await
+    }
+
+    async fn generate_random_bytes(
+        &self,
+        request: Request<pb::GenerateRandomBytesRequest>,
+    ) -> Result<Response<pb::GenerateRandomBytesResponse>, Status> {
+        wrapping::generate_random_bytes(self, request).await
+    }
+
+    async fn create_import_job(
+        &self,
+        request: Request<pb::CreateImportJobRequest>,
+    ) -> Result<Response<pb::ImportJob>, Status> {
+        transfer::create_import_job(self, request).await
+    }
+
+    async fn import_key_version(
+        &self,
+        request: Request<pb::ImportKeyVersionRequest>,
+    ) -> Result<Response<pb::Key>, Status> {
+        transfer::import_key_version(self, request).await
+    }
+
+    async fn export_key_version(
+        &self,
+        request: Request<pb::ExportKeyVersionRequest>,
+    ) -> Result<Response<pb::ExportKeyVersionResponse>, Status> {
+        transfer::export_key_version(self, request).await
+    }
+
+    async fn batch_encrypt(
+        &self,
+        request: Request<pb::BatchEncryptRequest>,
+    ) -> Result<Response<pb::BatchEncryptResponse>, Status> {
+        batch::encrypt(self, request).await
+    }
+
+    async fn batch_decrypt(
+        &self,
+        request: Request<pb::BatchDecryptRequest>,
+    ) -> Result<Response<pb::BatchDecryptResponse>, Status> {
+        batch::decrypt(self, request).await
+    }
+
+    async fn batch_re_encrypt(
+        &self,
+        request: Request<pb::BatchReEncryptRequest>,
+    ) -> Result<Response<pb::BatchReEncryptResponse>, Status> {
+        batch::re_encrypt(self, request).await
+    }
+
+    async fn batch_generate_data_key(
+        &self,
+        request: Request<pb::BatchGenerateDataKeyRequest>,
+    ) -> Result<Response<pb::BatchGenerateDataKeyResponse>, Status> {
+        batch::generate_data_key(self, request).await
+    }
+
+    async fn batch_generate_mac(
+        &self,
+        request: Request<pb::BatchGenerateMacRequest>,
+    ) -> Result<Response<pb::BatchGenerateMacResponse>, Status> {
+        batch::generate_mac(self, request).await
+    }
+
+    async fn batch_verify_mac(
+        &self,
+        request: Request<pb::BatchVerifyMacRequest>,
+    ) -> Result<Response<pb::BatchVerifyMacResponse>, Status> {
+        batch::verify_mac(self, request).await
+    }
+
+    async fn batch_asymmetric_sign(
+        &self,
+        request: Request<pb::BatchAsymmetricSignRequest>,
+    ) -> Result<Response<pb::BatchAsymmetricSignResponse>, Status> {
+        batch::asymmetric_sign(self, request).await
+    }
+
+    async fn batch_asymmetric_verify(
+        &self,
+        request: Request<pb::BatchAsymmetricVerifyRequest>,
+    ) -> Result<Response<pb::BatchAsymmetricVerifyResponse>, Status> {
+        batch::asymmetric_verify(self, request).await
     }
 }

@@ -82,7 +82,7 @@ fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
         resource: key.name(),
         key_version: version,
         outcome: Outcome::Succeeded,
-        reason: "",
+        reason: "".into(),
         request_id: String::new(),
         trace_id: String::new(),
         input: None,

@@ -1,31 +1,29 @@
 //! Between messages and the domain.
 
+mod proofs;
+
 use std::collections::BTreeMap;
 
-use asterism_crypto::{Digest, Signature, crc32c};
+use asterism_crypto::{Digest, crc32c};
 use asterism_proto::kms as pb;
 
 use crate::{
     error::KmsError,
     keys::{
-        Key, KeyId, KeyType, KeyUpdate, MAX_WINDOW_MS, NewKey, State, Version,
+        Import, ImportJob, Key, KeyId, KeyType, KeyUpdate, MAX_WINDOW_MS, NewKey, State, Version,
         evaluation::{self, EvaluationKeyRecord},
     },
 };
 
+pub(crate) use proofs::{Encoding, check_crc, encryption_key, input};
+
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 63;
 const MAX_REQUEST_ID_BYTES: usize = 64;
+const MAX_SEALED_BYTES: usize = 1024;
 
 pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError> {
-    let key_type = match request.r#type() {
-        pb::KeyType::Aes256Gcm => KeyType::Aes256Gcm,
-        pb::KeyType::HmacSha256 => KeyType::HmacSha256,
-        pb::KeyType::EcSignP256Sha256 => KeyType::EcSignP256Sha256,
-        pb::KeyType::Unspecified => {
-            return Err(KmsError::field("type", "must be one of the known key types"));
-        }
-    };
+    let key_type = key_type(request.r#type())?;
     let id = if request.key_id.is_empty() {
         None
     } else {
@@ -36,7 +34,74 @@ pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError>
         key_type,
         active_from_ms: activation_time(request.activation_time)?,
         labels: labels("labels", request.labels)?,
+        exportable: request.exportable,
     })
+}
+
+pub(crate) fn key_type(key_type: pb::KeyType) -> Result<KeyType, KmsError> {
+    Ok(match key_type {
+        pb::KeyType::Aes256Gcm => KeyType::Aes256Gcm,
+        pb::KeyType::HmacSha256 => KeyType::HmacSha256,
+        pb::KeyType::EcSignP256Sha256 => KeyType::EcSignP256Sha256,
+        pb::KeyType::HmacSha512 => KeyType::HmacSha512,
+        pb::KeyType::EcP256Hpke => KeyType::EcP256Hpke,
+        pb::KeyType::EcP256Ecdh => KeyType::EcP256Ecdh,
+        pb::KeyType::Aes256Kwp => KeyType::Aes256Kwp,
+        pb::KeyType::Aes256Siv => KeyType::Aes256Siv,
+        pb::KeyType::Unspecified => {
+            return Err(KmsError::field("type", "must be one of the known key types"));
+        }
+    })
+}
+
+/// The type as it is named on the wire.
+pub(crate) fn type_of(key_type: KeyType) -> pb::KeyType {
+    match key_type {
+        KeyType::Aes256Gcm => pb::KeyType::Aes256Gcm,
+        KeyType::HmacSha256 => pb::KeyType::HmacSha256,
+        KeyType::EcSignP256Sha256 => pb::KeyType::EcSignP256Sha256,
+        KeyType::HmacSha512 => pb::KeyType::HmacSha512,
+        KeyType::EcP256Hpke => pb::KeyType::EcP256Hpke,
+        KeyType::EcP256Ecdh => pb::KeyType::EcP256Ecdh,
+        KeyType::Aes256Kwp => pb::KeyType::Aes256Kwp,
+        KeyType::Aes256Siv => pb::KeyType::Aes256Siv,
+    }
+}
+
+pub(crate) fn import(request: pb::ImportKeyVersionRequest) -> Result<Import, KmsError> {
+    let hex = |id: &&str| {
+        id.len() == 32
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let job = request
+        .import_job
+        .strip_prefix("importJobs/")
+        .filter(hex)
+        .ok_or_else(|| KmsError::field("import_job", "must be `importJobs/{32 hex digits}`"))?;
+    if request.sealed_material.len() > MAX_SEALED_BYTES {
+        return Err(KmsError::field("sealed_material", "is longer than any key"));
+    }
+    Ok(Import {
+        job: job.to_owned(),
+        sealed: request.sealed_material,
+        labels: labels("labels", request.labels)?,
+        exportable: request.exportable,
+        active_from_ms: activation_time(request.activation_time)?,
+    })
+}
+
+pub(crate) fn import_job(job: ImportJob) -> pb::ImportJob {
+    let pem = job.public_key.to_pem();
+    pb::ImportJob {
+        name: format!("importJobs/{}", job.id),
+        key_id: job.key.to_string(),
+        r#type: type_of(job.key_type).into(),
+        public_key_pem_crc32c: crc32c(pem.as_bytes()),
+        public_key_pem: pem,
+        expire_time: Some(timestamp(job.expires_at_ms)),
+    }
 }
 
 fn labels(
@@ -179,12 +244,7 @@ pub(crate) fn page_token(token: &str) -> Result<Option<KeyId>, KmsError> {
 pub(crate) fn key(key: &Key, now_ms: u64) -> pb::Key {
     pb::Key {
         name: key.id.name(),
-        r#type: match key.key_type {
-            KeyType::Aes256Gcm => pb::KeyType::Aes256Gcm,
-            KeyType::HmacSha256 => pb::KeyType::HmacSha256,
-            KeyType::EcSignP256Sha256 => pb::KeyType::EcSignP256Sha256,
-        }
-        .into(),
+        r#type: type_of(key.key_type).into(),
         primary_version: key.primary(now_ms),
         versions: key
             .versions
@@ -200,6 +260,7 @@ pub(crate) fn key(key: &Key, now_ms: u64) -> pb::Key {
         }),
         next_rotation_time: key.next_rotation_ms.map(timestamp),
         min_decryption_version: key.min_version,
+        exportable: key.exportable,
     }
 }
 
@@ -221,6 +282,7 @@ pub(crate) fn version(id: &KeyId, version: &Version, now_ms: u64) -> pb::KeyVers
         state_time: Some(timestamp(version.since_ms(now_ms))),
         activation_time: version.active_from_ms().map(timestamp),
         destroy_time: version.destroy_at_ms().map(timestamp),
+        imported: version.imported,
     }
 }
 
@@ -229,35 +291,6 @@ fn timestamp(ms: u64) -> prost_types::Timestamp {
         seconds: (ms / 1000) as i64,
         nanos: (ms % 1000 * 1_000_000) as i32,
     }
-}
-
-pub(crate) fn check_crc(field: &'static str, bytes: &[u8], crc: Option<u32>) -> Result<(), KmsError> {
-    match crc {
-        Some(crc) if crc != crc32c(bytes) => Err(KmsError::ChecksumMismatch { field }),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn sign_input(input: Option<pb::asymmetric_sign_request::Input>) -> Result<Digest, KmsError> {
-    use pb::asymmetric_sign_request::Input;
-    match input {
-        Some(Input::Message(message)) => digest_of(&message),
-        Some(Input::Digest(bytes)) => digest(&bytes),
-        None => Err(KmsError::field("input", "must be a message or a digest")),
-    }
-}
-
-pub(crate) fn verify_input(input: Option<pb::asymmetric_verify_request::Input>) -> Result<Digest, KmsError> {
-    use pb::asymmetric_verify_request::Input;
-    match input {
-        Some(Input::Message(message)) => digest_of(&message),
-        Some(Input::Digest(bytes)) => digest(&bytes),
-        None => Err(KmsError::field("input", "must be a message or a digest")),
-    }
-}
-
-pub(crate) fn signature(der: &[u8]) -> Result<Signature, KmsError> {
-    Signature::from_der(der).map_err(|_| KmsError::field("signature", "must be an ECDSA signature in DER"))
 }
 
 pub(crate) fn evaluation_key(
@@ -296,21 +329,4 @@ pub(crate) fn evaluation_key_record(record: EvaluationKeyRecord) -> pb::Evaluati
         params: record.params,
         total_bytes: record.total_bytes,
     }
-}
-
-fn digest_of(message: &[u8]) -> Result<Digest, KmsError> {
-    if message.len() > crate::keys::MAX_INPUT_BYTES {
-        return Err(KmsError::field(
-            "message",
-            "has at most 64 KiB; send the SHA-256 digest of more",
-        ));
-    }
-    Ok(Digest::of(message))
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, KmsError> {
-    let bytes: [u8; 32] = bytes
-        .try_into()
-        .map_err(|_| KmsError::field("digest", "must be the 32 bytes of a SHA-256"))?;
-    Ok(Digest::from_bytes(bytes))
 }

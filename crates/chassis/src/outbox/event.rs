@@ -1,6 +1,6 @@
 //! What a service reports of an operation.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use asterism_crypto::Digest;
 use asterism_proto::audit as pb;
@@ -36,8 +36,9 @@ pub struct AuditEvent {
     pub key_version: u32,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it was refused or failed; on success empty, or a remark such as `KEY_COMPROMISED`.
-    pub reason: &'static str,
+    /// Why it was refused or failed; on success empty, or a remark such as `KEY_COMPROMISED`; for a batch also how many items succeeded
+    /// and failed.
+    pub reason: Cow<'static, str>,
     /// Of the request.
     pub request_id: String,
     /// W3C trace id.
@@ -68,7 +69,7 @@ impl AuditEvent {
                 Outcome::Failed => pb::Outcome::Failed,
             }
             .into(),
-            reason: self.reason.to_owned(),
+            reason: self.reason.into_owned(),
             request_id: capped(self.request_id),
             trace_id: capped(self.trace_id),
             input_sha256: digest(self.input),

@@ -33,7 +33,7 @@ fn event(resource: &str) -> AuditEvent {
         resource: resource.into(),
         key_version: 1,
         outcome: Outcome::Succeeded,
-        reason: "",
+        reason: "".into(),
         request_id: "r".into(),
         trace_id: String::new(),
         input: None,

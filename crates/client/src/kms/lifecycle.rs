@@ -7,7 +7,7 @@ use asterism_crypto::crc32c;
 use asterism_proto::kms as pb;
 use prost_types::FieldMask;
 
-use super::{Kms, check_crc, name};
+use super::{Kms, check_crc, check_verified, name};
 use crate::error::ClientError;
 
 /// A ciphertext that kms brought under another version.
@@ -19,19 +19,6 @@ pub struct ReEncrypted {
     pub source_key_version: u32,
     /// The version that the new one is under.
     pub key_version: u32,
-}
-
-macro_rules! written {
-    ($this:ident, $method:ident, $request:ident) => {
-        if $request.request_id.is_empty() {
-            $this.connection.once($this.client().$method($request)).await
-        } else {
-            $this
-                .connection
-                .retrying(|| client_call!($this, $method, $request))
-                .await
-        }
-    };
 }
 
 impl Kms {
@@ -77,7 +64,16 @@ impl Kms {
             }),
             update_mask: Some(mask(&["state"])),
             request_id: request_id.to_owned(),
+            etag: String::new(),
         };
+        self.update_key_version(request).await
+    }
+
+    /// Sets the state of a version as `request` has it: also only while the key has an etag.
+    pub async fn update_key_version(
+        &self,
+        request: pb::UpdateKeyVersionRequest,
+    ) -> Result<pb::KeyVersion, ClientError> {
         written!(self, update_key_version, request)
     }
 
@@ -97,7 +93,16 @@ impl Kms {
             name: version_name(id, version),
             window,
             request_id: request_id.to_owned(),
+            etag: String::new(),
         };
+        self.destroy(request).await
+    }
+
+    /// Has a version destroyed as `request` has it: also only while the key has an etag.
+    pub async fn destroy(
+        &self,
+        request: pb::DestroyKeyVersionRequest,
+    ) -> Result<pb::KeyVersion, ClientError> {
         written!(self, destroy_key_version, request)
     }
 
@@ -111,7 +116,16 @@ impl Kms {
         let request = pb::RestoreKeyVersionRequest {
             name: version_name(id, version),
             request_id: request_id.to_owned(),
+            etag: String::new(),
         };
+        self.restore(request).await
+    }
+
+    /// Undoes a destruction as `request` has it: also only while the key has an etag.
+    pub async fn restore(
+        &self,
+        request: pb::RestoreKeyVersionRequest,
+    ) -> Result<pb::KeyVersion, ClientError> {
         written!(self, restore_key_version, request)
     }
 
@@ -135,11 +149,17 @@ impl Kms {
             },
             destination_additional_authenticated_data: None,
             ciphertext_crc32c: Some(crc32c(ciphertext)),
+            additional_authenticated_data_crc32c: Some(crc32c(aad)),
+            destination_additional_authenticated_data_crc32c: None,
         };
         let answer = self
             .connection
             .retrying(|| client_call!(self, re_encrypt, request))
             .await?;
+        check_verified([
+            answer.verified_ciphertext_crc32c,
+            answer.verified_additional_authenticated_data_crc32c,
+        ])?;
         check_crc(&answer.ciphertext, answer.ciphertext_crc32c)?;
         Ok(ReEncrypted {
             ciphertext: answer.ciphertext,
@@ -157,17 +177,19 @@ impl Kms {
         let request = pb::GenerateDataKeyWithoutPlaintextRequest {
             name: name(id),
             additional_authenticated_data: aad.to_vec(),
+            additional_authenticated_data_crc32c: Some(crc32c(aad)),
         };
         let answer = self
             .connection
             .retrying(|| client_call!(self, generate_data_key_without_plaintext, request))
             .await?;
+        check_verified([answer.verified_additional_authenticated_data_crc32c])?;
         check_crc(&answer.wrapped, answer.wrapped_crc32c)?;
         Ok((answer.wrapped, answer.key_version))
     }
 }
 
-fn version_name(id: &str, version: u32) -> String {
+pub(super) fn version_name(id: &str, version: u32) -> String {
     format!("keys/{id}/versions/{version}")
 }
 

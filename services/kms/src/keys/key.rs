@@ -22,11 +22,13 @@ pub struct Version {
     pub number: u32,
     /// Milliseconds since 1970, as all times here.
     pub created_at_ms: u64,
+    /// Whether its material came from outside.
+    pub imported: bool,
     record: StateRecord,
 }
 
 impl Version {
-    pub(crate) fn new(number: u32, created_at_ms: u64, record: Option<StateRecord>) -> Self {
+    pub(crate) fn new(number: u32, created_at_ms: u64, imported: bool, record: Option<StateRecord>) -> Self {
         let record = record.unwrap_or(StateRecord {
             state: State::Active,
             since_ms: created_at_ms,
@@ -37,6 +39,7 @@ impl Version {
         Self {
             number,
             created_at_ms,
+            imported,
             record,
         }
     }
@@ -96,6 +99,8 @@ pub struct Key {
     pub next_rotation_ms: Option<u64>,
     /// Versions below neither decrypt nor verify.
     pub min_version: u32,
+    /// Whether its material may be exported.
+    pub exportable: bool,
     /// Unwrapped material by version, as it is needed.
     pub(crate) materials: Mutex<HashMap<u32, Arc<Material>>>,
 }
@@ -111,7 +116,10 @@ impl Key {
             .created_at_ms
             .iter()
             .zip(1..)
-            .map(|(created_at_ms, number)| Version::new(number, *created_at_ms, states.remove(&number)))
+            .map(|(created_at_ms, number)| {
+                let imported = record.is_imported(number);
+                Version::new(number, *created_at_ms, imported, states.remove(&number))
+            })
             .collect();
         Self {
             id,
@@ -123,6 +131,7 @@ impl Key {
             rotation_period_ms: record.rotation_period_ms,
             next_rotation_ms: record.next_rotation_ms,
             min_version: record.min_version,
+            exportable: record.exportable,
             materials: Mutex::default(),
         }
     }

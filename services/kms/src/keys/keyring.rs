@@ -22,6 +22,7 @@ use crate::{
             KEY, KeyRecord, RequestRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record,
             request_record, state_record, version_record, versions_of, wrap_context,
         },
+        transfer::ImportJobs,
         version_keys::{self, VersionKeys},
     },
 };
@@ -35,12 +36,14 @@ const MAX_ACTIVATION_AHEAD_MS: u64 = 10 * 366 * 24 * 3600 * 1000;
 /// Records read at once.
 pub(crate) const PAGE: usize = 512;
 
-/// Makes creation and rotation idempotent: the principal who asked and the id that it gave.
+/// Who asks for a change, and on which terms; makes it idempotent: the principal who asked and the id that it gave.
 pub struct RequestId<'a> {
     /// Who asked.
     pub principal: &'a str,
     /// Empty for none.
     pub id: &'a str,
+    /// The change is made only while the key has this etag; empty for whatever it has.
+    pub etag: &'a str,
 }
 
 /// A wish for a key.
@@ -54,6 +57,8 @@ pub struct NewKey {
     pub labels: BTreeMap<String, String>,
     /// When the first version becomes active; `None` for at once.
     pub active_from_ms: Option<u64>,
+    /// Whether its material may ever be exported.
+    pub exportable: bool,
 }
 
 /// All keys.
@@ -64,6 +69,7 @@ pub struct Keyring {
     cache: RwLock<HashMap<KeyId, Arc<Key>>>,
     /// Held by whoever changes a key that is there: what it read is still so when it writes.
     changes: Mutex<()>,
+    pub(crate) import_jobs: ImportJobs,
     /// Least time in which a destruction can be undone.
     pub(crate) min_window_ms: u64,
 }
@@ -89,6 +95,7 @@ impl Keyring {
             root,
             cache: RwLock::default(),
             changes: Mutex::default(),
+            import_jobs: ImportJobs::default(),
             min_window_ms,
         }
     }
@@ -98,25 +105,42 @@ impl Keyring {
     /// # Errors
     /// [`KmsError::KeyExists`], [`KmsError::RequestIdReused`], [`KmsError::Field`].
     pub fn create(&self, new: NewKey, request: &RequestId<'_>, now_ms: u64) -> Result<Arc<Key>, KmsError> {
-        check_labels(&new.labels)?;
-        let active_from_ms = check_activation(new.active_from_ms, now_ms)?;
         let asked_for = new.id.as_ref().map_or("", KeyId::as_str);
         let mut parameters = format!("create {asked_for:?} {} {:?}", new.key_type, new.labels);
         if let Some(at) = new.active_from_ms {
             parameters += &format!(" active from {at}");
         }
+        if new.exportable {
+            parameters += " exportable";
+        }
+        let material = Material::generate(new.key_type)?;
+        self.make(new, (&material, false), &parameters, request, now_ms)
+    }
+
+    /// Makes a key of this material, and whether that is imported.
+    pub(crate) fn make(
+        &self,
+        new: NewKey,
+        (material, imported): (&SecretBytes, bool),
+        parameters: &str,
+        request: &RequestId<'_>,
+        now_ms: u64,
+    ) -> Result<Arc<Key>, KmsError> {
+        check_labels(&new.labels)?;
+        let active_from_ms = check_activation(new.active_from_ms, now_ms)?;
         let parameters = Digest::of(parameters.as_bytes());
         if let Some(id) = self.done_before(request, &parameters)? {
             return self.get(&id);
         }
         let id = new.id.unwrap_or_else(KeyId::generate);
         let mut record = KeyRecord::new(new.key_type, request.principal, new.labels);
-        record.created_at_ms.push(now_ms);
+        record.exportable = new.exportable;
+        record.add_version(now_ms, imported);
         let key_at = key_record(id.as_str());
         let batch = Batch::new()
             .expect_absent(key_at.clone())
             .put(key_at, encode(&record));
-        let (batch, wrapping_key) = self.with_version(batch, &id, 1, new.key_type)?;
+        let (batch, wrapping_key) = self.with_version(batch, &id, 1, new.key_type, material)?;
         let batch = with_activation(batch, &id, 1, active_from_ms, now_ms);
         match self.commit(batch, request, &parameters, &id)? {
             Committed::Now => self.get(&id),
@@ -152,15 +176,17 @@ impl Keyring {
             if let Some(period) = loaded.record.rotation_period_ms {
                 loaded.record.next_rotation_ms = Some(now_ms.saturating_add(period));
             }
-            self.add_version(id, loaded, active_from_ms, now_ms)
+            let material = Material::generate(loaded.key.key_type)?;
+            self.add_version(id, loaded, (&material, false), active_from_ms, now_ms)
         })
     }
 
-    /// A batch that adds a version to `loaded`, and the name of its wrapping key.
+    /// A batch that adds a version of this material to `loaded`, and the name of its wrapping key.
     pub(crate) fn add_version(
         &self,
         id: &KeyId,
         loaded: &mut Loaded,
+        (material, imported): (&SecretBytes, bool),
         active_from_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(Batch, Option<String>), KmsError> {
@@ -168,9 +194,9 @@ impl Keyring {
         if record.created_at_ms.len() >= MAX_VERSIONS {
             return Err(KmsError::TooManyVersions(id.name()));
         }
-        record.created_at_ms.push(now_ms);
-        let version = record.created_at_ms.len() as u32;
-        let (batch, wrapping_key) = self.with_version(Batch::new(), id, version, record.key_type)?;
+        let version = record.add_version(now_ms, imported);
+        let (batch, wrapping_key) =
+            self.with_version(Batch::new(), id, version, record.key_type, material)?;
         let batch = with_activation(batch, id, version, active_from_ms, now_ms);
         Ok((batch, Some(wrapping_key)))
     }
@@ -222,11 +248,17 @@ impl Keyring {
         request: &RequestId<'_>,
         work: impl FnOnce(&mut Loaded) -> Result<(Batch, Option<String>), KmsError>,
     ) -> Result<Arc<Key>, KmsError> {
-        let parameters = Digest::of(parameters.as_bytes());
+        let parameters = match request.etag {
+            "" => Digest::of(parameters.as_bytes()),
+            etag => Digest::of(format!("{parameters} if {etag}").as_bytes()),
+        };
         if let Some(id) = self.done_before(request, &parameters)? {
             return self.get(&id);
         }
         let mut loaded = self.load(id)?;
+        if !request.etag.is_empty() && request.etag != loaded.key.etag {
+            return Err(KmsError::EtagMismatch(id.name()));
+        }
         let (batch, wrapping_key) = work(&mut loaded)?;
         let at = key_record(id.as_str());
         let batch = batch
@@ -300,20 +332,25 @@ impl Keyring {
         {
             return Ok(material.clone());
         }
-        key.version(version)?;
-        let Some(record) = self.records.get(&version_record(&key.id, version))? else {
-            return Err(self.gone(key, version));
-        };
-        let record: VersionRecord = decode(&record)?;
-        let Some(bytes) = self.unwrap(&key.id, version, key.key_type, &record)? else {
-            return Err(self.gone(key, version));
-        };
-        let material = Arc::new(Material::from_bytes(key.key_type, &bytes)?);
+        let bytes = self.raw_material(key, version)?;
+        let material = Material::from_bytes(key, version, &bytes);
+        let material = Arc::new(material.map_err(|_| KmsError::Damaged("unwrapped key material"))?);
         key.materials
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(version, material.clone());
         Ok(material)
+    }
+
+    /// The bytes of a version's material. Whether they may be used is for the caller to ask first.
+    pub(crate) fn raw_material(&self, key: &Key, version: u32) -> Result<SecretBytes, KmsError> {
+        key.version(version)?;
+        let Some(record) = self.records.get(&version_record(&key.id, version))? else {
+            return Err(self.gone(key, version));
+        };
+        let record: VersionRecord = decode(&record)?;
+        self.unwrap(&key.id, version, key.key_type, &record)?
+            .ok_or_else(|| self.gone(key, version))
     }
 
     /// Why there is no material: it was destroyed after `key` was read, or else somebody took it away.
@@ -329,16 +366,16 @@ impl Keyring {
         }
     }
 
-    /// Adds fresh wrapped material to a batch; gives also the name of its wrapping key, which is durable.
+    /// Adds wrapped material to a batch; gives also the name of its wrapping key, which is durable.
     fn with_version(
         &self,
         batch: Batch,
         id: &KeyId,
         version: u32,
         key_type: KeyType,
+        material: &SecretBytes,
     ) -> Result<(Batch, String), KmsError> {
-        let bytes = Material::generate(key_type)?;
-        let (record, name) = self.wrap(id, version, key_type, &bytes)?;
+        let (record, name) = self.wrap(id, version, key_type, material)?;
         let at = version_record(id, version);
         Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
     }
@@ -392,7 +429,11 @@ impl Keyring {
     }
 
     /// What the request id already did, if anything.
-    fn done_before(&self, request: &RequestId<'_>, parameters: &Digest) -> Result<Option<KeyId>, KmsError> {
+    pub(crate) fn done_before(
+        &self,
+        request: &RequestId<'_>,
+        parameters: &Digest,
+    ) -> Result<Option<KeyId>, KmsError> {
         if request.id.is_empty() {
             return Ok(None);
         }
@@ -452,7 +493,7 @@ pub(crate) fn key_at(at: &[u8]) -> Result<KeyId, KmsError> {
 }
 
 /// The activation time, if it is still to come.
-fn check_activation(active_from_ms: Option<u64>, now_ms: u64) -> Result<Option<u64>, KmsError> {
+pub(crate) fn check_activation(active_from_ms: Option<u64>, now_ms: u64) -> Result<Option<u64>, KmsError> {
     match active_from_ms {
         Some(at) if at > now_ms.saturating_add(MAX_ACTIVATION_AHEAD_MS) => Err(KmsError::field(
             "activation_time",

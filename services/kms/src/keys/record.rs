@@ -47,6 +47,12 @@ pub(crate) struct KeyRecord {
     /// A version that scheduled rotation made, and whose event is not yet known to be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unreported: Option<u32>,
+    /// Whether the material may be exported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) exportable: bool,
+    /// Which versions are of imported material: a bit each, from the lowest of the first byte.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64_bytes")]
+    imported: Vec<u8>,
 }
 
 fn first_format() -> u32 {
@@ -71,7 +77,28 @@ impl KeyRecord {
             next_rotation_ms: None,
             min_version: 1,
             unreported: None,
+            exportable: false,
+            imported: vec![],
         }
+    }
+
+    /// Adds a version; gives its number.
+    pub(crate) fn add_version(&mut self, now_ms: u64, imported: bool) -> u32 {
+        let index = self.created_at_ms.len();
+        self.created_at_ms.push(now_ms);
+        if imported {
+            self.imported.resize(index / 8 + 1, 0);
+            self.imported[index / 8] |= 1 << (index % 8);
+        }
+        self.created_at_ms.len() as u32
+    }
+
+    /// Whether the material of a version was imported.
+    pub(crate) fn is_imported(&self, version: u32) -> bool {
+        let index = (version as usize).wrapping_sub(1);
+        self.imported
+            .get(index / 8)
+            .is_some_and(|bits| bits >> (index % 8) & 1 == 1)
     }
 
     /// As it is stored from now on: one revision further.

@@ -13,6 +13,7 @@ use crate::{
     keys::{
         KeyId, Keyring, RequestId, State,
         lifecycle::Act,
+        material::Material,
         record::{
             KEY, KeyRecord, STATE, StateRecord, VERSION, VersionRecord, decode, encode, state_record,
             version_at, version_record,
@@ -43,6 +44,7 @@ pub enum Due {
 const NO_REQUEST: RequestId<'static> = RequestId {
     principal: "",
     id: "",
+    etag: "",
 };
 
 impl Keyring {
@@ -152,7 +154,8 @@ impl Keyring {
                 self.change(id, "", &NO_REQUEST, |loaded| {
                     loaded.record.next_rotation_ms = Some(now_ms.saturating_add(period));
                     loaded.record.unreported = Some(version);
-                    self.add_version(id, loaded, None, now_ms)
+                    let material = Material::generate(loaded.key.key_type)?;
+                    self.add_version(id, loaded, (&material, false), None, now_ms)
                 })?;
                 version
             }

@@ -19,6 +19,7 @@ const NOW: u64 = 10;
 const NO_ID: RequestId<'static> = RequestId {
     principal: "user/alice",
     id: "",
+    etag: "",
 };
 
 /// What a keyring stands on, to start it again.
@@ -49,12 +50,14 @@ fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
     let request = RequestId {
         principal: "user/alice",
         id: "",
+        etag: "",
     };
     let new = NewKey {
         id: Some(id.parse().expect("id")),
         key_type,
         labels: BTreeMap::new(),
         active_from_ms: None,
+        exportable: false,
     };
     keyring.create(new, &request, 1).expect("created")
 }
@@ -65,6 +68,7 @@ fn old_versions_decrypt_and_verify_after_a_rotation() {
     let request = RequestId {
         principal: "user/alice",
         id: "",
+        etag: "",
     };
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let sign = create(&keyring, "sign", KeyType::EcSignP256Sha256);
@@ -108,13 +112,13 @@ fn old_versions_decrypt_and_verify_after_a_rotation() {
     );
     assert_eq!(
         keyring
-            .verify_mac(&get("mac"), b"data", tag.as_bytes(), 0, NOW)
+            .verify_mac(&get("mac"), b"data", &tag, 0, NOW)
             .expect("checked"),
         Some(1)
     );
     assert_eq!(
         keyring
-            .verify_mac(&get("mac"), b"other", tag.as_bytes(), 0, NOW)
+            .verify_mac(&get("mac"), b"other", &tag, 0, NOW)
             .expect("checked"),
         None
     );
@@ -181,12 +185,14 @@ fn a_request_id_does_one_thing_once() {
     let request = RequestId {
         principal: "user/alice",
         id: "r1",
+        etag: "",
     };
     let new = |id: &str| NewKey {
         id: Some(id.parse().expect("id")),
         key_type: KeyType::Aes256Gcm,
         labels: BTreeMap::new(),
         active_from_ms: None,
+        exportable: false,
     };
     keyring.create(new("one"), &request, 1).expect("created");
     let again = keyring.create(new("one"), &request, 5).expect("the same");
@@ -198,6 +204,7 @@ fn a_request_id_does_one_thing_once() {
     let fresh = RequestId {
         principal: "user/alice",
         id: "r2",
+        etag: "",
     };
     assert!(matches!(
         keyring.create(new("one"), &fresh, 1).map(drop),
@@ -206,6 +213,7 @@ fn a_request_id_does_one_thing_once() {
     let rotation = RequestId {
         principal: "user/alice",
         id: "r3",
+        etag: "",
     };
     for _ in 0..2 {
         assert_eq!(
@@ -219,6 +227,7 @@ fn a_request_id_does_one_thing_once() {
     let bob = RequestId {
         principal: "user/bob",
         id: "r1",
+        etag: "",
     };
     keyring
         .create(new("three"), &bob, 1)

@@ -3,9 +3,13 @@
 use asterism_crypto::crc32c;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use super::{Adapter, access::usable};
 use crate::{error::KmsError, keys::KeyId, wire};
+
+/// The field of the checksum of additional authenticated data.
+pub(super) const AAD_CRC: &str = "additional_authenticated_data_crc32c";
 
 pub(super) async fn encrypt(
     adapter: &Adapter,
@@ -17,19 +21,19 @@ pub(super) async fn encrypt(
             request,
             |r| &r.name,
             |on, message, trail| {
-                wire::check_crc("plaintext_crc32c", &message.plaintext, message.plaintext_crc32c)?;
-                let plaintext = zeroize::Zeroizing::new(message.plaintext);
-                let (ciphertext, key_version) = on.keyring.encrypt(
-                    &on.key,
-                    &plaintext,
-                    &message.additional_authenticated_data,
-                    on.now_ms,
-                )?;
+                let plaintext = Zeroizing::new(message.plaintext);
+                let aad = message.additional_authenticated_data;
+                let verified = wire::check_crc("plaintext_crc32c", &plaintext, message.plaintext_crc32c)?;
+                let verified_aad =
+                    wire::check_crc(AAD_CRC, &aad, message.additional_authenticated_data_crc32c)?;
+                let (ciphertext, key_version) = on.keyring.encrypt(&on.key, &plaintext, &aad, on.now_ms)?;
                 on.note(trail, key_version).output(&ciphertext);
                 Ok(pb::EncryptResponse {
                     ciphertext_crc32c: crc32c(&ciphertext),
                     ciphertext,
                     key_version,
+                    verified_plaintext_crc32c: verified,
+                    verified_additional_authenticated_data_crc32c: verified_aad,
                 })
             },
         )
@@ -46,24 +50,26 @@ pub(super) async fn decrypt(
             request,
             |r| &r.name,
             |on, message, trail| {
-                wire::check_crc(
+                let aad = message.additional_authenticated_data;
+                let verified = wire::check_crc(
                     "ciphertext_crc32c",
                     &message.ciphertext,
                     message.ciphertext_crc32c,
                 )?;
+                let verified_aad =
+                    wire::check_crc(AAD_CRC, &aad, message.additional_authenticated_data_crc32c)?;
                 trail.input(&message.ciphertext);
-                let (plaintext, key_version) = on.keyring.decrypt(
-                    &on.key,
-                    &message.ciphertext,
-                    &message.additional_authenticated_data,
-                    on.now_ms,
-                )?;
+                let (plaintext, key_version) =
+                    on.keyring
+                        .decrypt(&on.key, &message.ciphertext, &aad, on.now_ms)?;
                 on.note(trail, key_version);
                 let plaintext = plaintext.expose().to_vec();
                 Ok(pb::DecryptResponse {
                     plaintext_crc32c: crc32c(&plaintext),
                     plaintext,
                     key_version,
+                    verified_ciphertext_crc32c: verified,
+                    verified_additional_authenticated_data_crc32c: verified_aad,
                 })
             },
         )
@@ -80,10 +86,20 @@ pub(super) async fn re_encrypt(
             request,
             |r| &r.name,
             |on, message, trail| {
-                wire::check_crc(
+                let aad = message.additional_authenticated_data.as_slice();
+                let new_aad = message.destination_additional_authenticated_data.as_deref();
+                let new_aad = new_aad.unwrap_or(aad);
+                let verified = wire::check_crc(
                     "ciphertext_crc32c",
                     &message.ciphertext,
                     message.ciphertext_crc32c,
+                )?;
+                let verified_aad =
+                    wire::check_crc(AAD_CRC, aad, message.additional_authenticated_data_crc32c)?;
+                let verified_new_aad = wire::check_crc(
+                    "destination_additional_authenticated_data_crc32c",
+                    new_aad,
+                    message.destination_additional_authenticated_data_crc32c,
                 )?;
                 trail.input(&message.ciphertext);
                 let destination = match message.destination_name.as_str() {
@@ -94,11 +110,9 @@ pub(super) async fn re_encrypt(
                         usable(on.keyring, on.caller, &id)?
                     }
                 };
-                let aad = message.additional_authenticated_data.as_slice();
-                let new_aad = message.destination_additional_authenticated_data;
                 let done = on.keyring.re_encrypt(
                     (&on.key, &message.ciphertext, aad),
-                    (&destination, new_aad.as_deref().unwrap_or(aad)),
+                    (&destination, new_aad),
                     on.now_ms,
                 )?;
                 on.note(trail, done.source_version).output(&done.ciphertext);
@@ -107,6 +121,9 @@ pub(super) async fn re_encrypt(
                     ciphertext: done.ciphertext,
                     source_key_version: done.source_version,
                     key_version: done.version,
+                    verified_ciphertext_crc32c: verified,
+                    verified_additional_authenticated_data_crc32c: verified_aad,
+                    verified_destination_additional_authenticated_data_crc32c: verified_new_aad,
                 })
             },
         )

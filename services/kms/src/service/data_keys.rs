@@ -4,7 +4,8 @@ use asterism_crypto::crc32c;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
-use super::Adapter;
+use super::{Adapter, ciphers::AAD_CRC};
+use crate::wire;
 
 pub(super) async fn generate_data_key(
     adapter: &Adapter,
@@ -16,11 +17,9 @@ pub(super) async fn generate_data_key(
             request,
             |r| &r.name,
             |on, message, trail| {
-                let data_key = on.keyring.generate_data_key(
-                    &on.key,
-                    &message.additional_authenticated_data,
-                    on.now_ms,
-                )?;
+                let aad = message.additional_authenticated_data;
+                let verified = wire::check_crc(AAD_CRC, &aad, message.additional_authenticated_data_crc32c)?;
+                let data_key = on.keyring.generate_data_key(&on.key, &aad, on.now_ms)?;
                 on.note(trail, data_key.version).output(&data_key.wrapped);
                 let plaintext = data_key.plaintext.expose().to_vec();
                 Ok(pb::GenerateDataKeyResponse {
@@ -29,6 +28,7 @@ pub(super) async fn generate_data_key(
                     plaintext,
                     wrapped: data_key.wrapped,
                     key_version: data_key.version,
+                    verified_additional_authenticated_data_crc32c: verified,
                 })
             },
         )
@@ -46,12 +46,14 @@ pub(super) async fn generate_data_key_without_plaintext(
             |r| &r.name,
             |on, message, trail| {
                 let aad = &message.additional_authenticated_data;
+                let verified = wire::check_crc(AAD_CRC, aad, message.additional_authenticated_data_crc32c)?;
                 let data_key = on.keyring.generate_data_key(&on.key, aad, on.now_ms)?;
                 on.note(trail, data_key.version).output(&data_key.wrapped);
                 Ok(pb::GenerateDataKeyWithoutPlaintextResponse {
                     wrapped_crc32c: crc32c(&data_key.wrapped),
                     wrapped: data_key.wrapped,
                     key_version: data_key.version,
+                    verified_additional_authenticated_data_crc32c: verified,
                 })
             },
         )

@@ -20,6 +20,7 @@ pub(super) async fn create_key(
             let request = RequestId {
                 principal: caller.principal.id.as_str(),
                 id: &request_id,
+                etag: "",
             };
             let now_ms = clock();
             let key = keyring.create(wire::new_key(message)?, &request, now_ms)?;
@@ -94,7 +95,7 @@ pub(super) async fn rotate_key(
             request,
             |r| &r.name,
             |on, message, trail| {
-                let request = on.request(&message.request_id)?;
+                let request = on.request(&message.request_id, &message.etag)?;
                 let active_from_ms = wire::activation_time(message.activation_time)?;
                 let key = on
                     .keyring
@@ -116,7 +117,7 @@ pub(super) async fn update_key(
             request,
             |r| r.key.as_ref().map_or("", |key| &key.name),
             |on, message, trail| {
-                let request = on.request(&message.request_id)?;
+                let request = on.request(&message.request_id, "")?;
                 let update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
                 let key = on.keyring.update(&on.key.id, &update, &request, on.now_ms)?;
                 trail.key_version(key.primary(on.now_ms));

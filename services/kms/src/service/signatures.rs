@@ -1,10 +1,14 @@
 //! Signatures and public keys.
 
+use asterism_crypto::crc32c;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
 use super::Adapter;
-use crate::{keys::KeyId, wire};
+use crate::{
+    keys::KeyId,
+    wire::{self, Encoding},
+};
 
 pub(super) async fn asymmetric_sign(
     adapter: &Adapter,
@@ -16,15 +20,18 @@ pub(super) async fn asymmetric_sign(
             request,
             |r| &r.name,
             |on, message, trail| {
-                let digest = wire::sign_input(message.input)?;
+                let encoding = Encoding::parse(message.signature_encoding)?;
+                let (digest, verified) = wire::input(message.input, message.input_crc32c)?;
                 let (signature, key_version) = on.keyring.sign(&on.key, &digest, on.now_ms)?;
-                let signature = signature.to_der();
+                let signature = encoding.write(&signature);
                 on.note(trail, key_version)
                     .input_digest(digest)
                     .output(&signature);
                 Ok(pb::AsymmetricSignResponse {
+                    signature_crc32c: crc32c(&signature),
                     signature,
                     key_version,
+                    verified_input_crc32c: verified,
                 })
             },
         )
@@ -41,9 +48,12 @@ pub(super) async fn asymmetric_verify(
             request,
             |r| &r.name,
             |on, message, trail| {
-                let digest = wire::verify_input(message.input)?;
+                let encoding = Encoding::parse(message.signature_encoding)?;
+                let (digest, verified) = wire::input(message.input, message.input_crc32c)?;
                 trail.input_digest(digest);
-                let signature = wire::signature(&message.signature)?;
+                let verified_signature =
+                    wire::check_crc("signature_crc32c", &message.signature, message.signature_crc32c)?;
+                let signature = encoding.read(&message.signature)?;
                 let version =
                     on.keyring
                         .verify(&on.key, &digest, &signature, message.key_version, on.now_ms)?;
@@ -51,6 +61,8 @@ pub(super) async fn asymmetric_verify(
                 Ok(pb::AsymmetricVerifyResponse {
                     valid: version.is_some(),
                     key_version: version.unwrap_or(0),
+                    verified_input_crc32c: verified,
+                    verified_signature_crc32c: verified_signature,
                 })
             },
         )
@@ -75,11 +87,14 @@ pub(super) async fn get_public_key(
             } else {
                 trail.silent();
             }
+            let pem = public.to_pem();
             Ok(pb::PublicKey {
                 name: id.name(),
                 key_version,
-                pem: public.to_pem(),
+                pem_crc32c: crc32c(pem.as_bytes()),
+                pem,
                 fingerprint_sha256: public.fingerprint().as_bytes().to_vec(),
+                r#type: wire::type_of(key.key_type).into(),
             })
         })
         .await

@@ -37,7 +37,7 @@ pub(super) async fn update_key_version(
                 if to == State::Compromised {
                     trail.remark("KEY_COMPROMISED");
                 }
-                let request = on.request(&message.request_id)?;
+                let request = on.request(&message.request_id, &message.etag)?;
                 on.keyring.set_state(&on.key.id, version, to, &request, on.now_ms)
             },
         )
@@ -55,7 +55,7 @@ pub(super) async fn destroy_key_version(
             |r| &r.name,
             |on, version, message, _| {
                 let window_ms = wire::window(message.window)?;
-                let request = on.request(&message.request_id)?;
+                let request = on.request(&message.request_id, &message.etag)?;
                 on.keyring
                     .schedule_destruction(&on.key.id, version, window_ms, &request, on.now_ms)
             },
@@ -73,7 +73,7 @@ pub(super) async fn restore_key_version(
             request,
             |r| &r.name,
             |on, version, message, _| {
-                let request = on.request(&message.request_id)?;
+                let request = on.request(&message.request_id, &message.etag)?;
                 on.keyring.restore(&on.key.id, version, &request, on.now_ms)
             },
         )

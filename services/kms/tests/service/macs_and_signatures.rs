@@ -45,6 +45,7 @@ async fn a_mac_is_right_for_its_data_under_any_version() {
         data: b"data".to_vec(),
         mac: mac.clone(),
         key_version: 1,
+        ..VerifyMacRequest::default()
     };
     let answer = raw.verify_mac(world.request(ask.clone())).await.unwrap();
     assert!(answer.into_inner().valid);
@@ -74,6 +75,7 @@ async fn an_outsider_with_the_public_key_checks_a_signature() {
     let by_message = AsymmetricSignRequest {
         name: "keys/sign".into(),
         input: Some(asymmetric_sign_request::Input::Message(b"statement".to_vec())),
+        ..AsymmetricSignRequest::default()
     };
     let second = raw
         .asymmetric_sign(world.request(by_message))
@@ -131,6 +133,7 @@ async fn the_service_tells_right_signatures_from_wrong_ones() {
         input: Some(asymmetric_verify_request::Input::Message(b"statement".to_vec())),
         signature: signature.clone(),
         key_version: 1,
+        ..AsymmetricVerifyRequest::default()
     };
     let answer = raw.asymmetric_verify(world.request(ask.clone())).await.unwrap();
     assert!(answer.into_inner().valid);

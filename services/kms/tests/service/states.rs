@@ -179,7 +179,7 @@ async fn names_windows_and_states_that_make_no_sense_are_refused() {
         let request = DestroyKeyVersionRequest {
             name: "keys/aes/versions/1".into(),
             window: Some(Duration { seconds, nanos }),
-            request_id: String::new(),
+            ..DestroyKeyVersionRequest::default()
         };
         let status = raw.destroy_key_version(world.request(request)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{seconds} {nanos}");

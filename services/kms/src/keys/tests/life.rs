@@ -98,6 +98,7 @@ fn a_version_waits_for_its_activation_time_and_is_then_primary() {
         key_type: KeyType::EcSignP256Sha256,
         labels: BTreeMap::new(),
         active_from_ms: Some(100),
+        exportable: false,
     };
     let key = keyring.create(new, &NO_ID, NOW).expect("created");
     assert_eq!((key.primary(99), key.primary(100)), (0, 1));
@@ -301,6 +302,7 @@ fn an_etag_names_one_state_of_a_key() {
     let id = RequestId {
         principal: "user/alice",
         id: "r1",
+        etag: "",
     };
     let blue = keyring.update(&aes.id, &update, &id, NOW).expect("updated");
     assert_eq!(blue.labels["team"], "blue");
@@ -345,7 +347,7 @@ fn versions_below_the_minimum_neither_decrypt_nor_verify() {
         .update(&mac.id, &minimum(2), &NO_ID, NOW)
         .expect("updated");
     assert!(matches!(
-        keyring.verify_mac(&key, b"data", tag.as_bytes(), 1, NOW),
+        keyring.verify_mac(&key, b"data", &tag, 1, NOW),
         Err(KmsError::VersionTooOld {
             version: 1,
             minimum: 2,
@@ -353,18 +355,14 @@ fn versions_below_the_minimum_neither_decrypt_nor_verify() {
         })
     ));
     assert_eq!(
-        keyring
-            .verify_mac(&key, b"data", tag.as_bytes(), 0, NOW)
-            .expect("asked"),
+        keyring.verify_mac(&key, b"data", &tag, 0, NOW).expect("asked"),
         None
     );
     let key = keyring
         .update(&mac.id, &minimum(1), &NO_ID, NOW)
         .expect("updated");
     assert_eq!(
-        keyring
-            .verify_mac(&key, b"data", tag.as_bytes(), 0, NOW)
-            .expect("asked"),
+        keyring.verify_mac(&key, b"data", &tag, 0, NOW).expect("asked"),
         Some(1)
     );
 }
@@ -411,6 +409,7 @@ fn a_request_id_makes_a_change_once() {
     let by = |id| RequestId {
         principal: "user/alice",
         id,
+        etag: "",
     };
     for _ in 0..2 {
         keyring

@@ -1,0 +1,111 @@
+//! Import and export of key material.
+
+use asterism_chassis::error::Failure;
+use asterism_crypto::crc32c;
+use asterism_proto::kms as pb;
+use tonic::{Request, Response, Status};
+
+use super::{Adapter, Use, access::usable};
+use crate::{
+    error::KmsError,
+    keys::{KeyId, RequestId},
+    wire,
+};
+
+pub(super) async fn create_import_job(
+    adapter: &Adapter,
+    request: Request<pb::CreateImportJobRequest>,
+) -> Result<Response<pb::ImportJob>, Status> {
+    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    adapter
+        .gate
+        .blocking("kms.CreateImportJob", request, move |caller, message, trail| {
+            let id: KeyId = message.key_id.parse()?;
+            trail.resource(id.name());
+            let key_type = wire::key_type(message.r#type())?;
+            // A key of somebody else has its name, as for CreateKey.
+            if keyring.get(&id).is_ok() {
+                usable(&keyring, caller, &id).map_err(|_| KmsError::KeyExists(id.to_string()))?;
+            }
+            let principal = caller.principal.id.as_str();
+            let job = keyring.create_import_job(id, key_type, principal, clock())?;
+            trail.output_digest(job.public_key.fingerprint());
+            Ok(wire::import_job(job))
+        })
+        .await
+}
+
+pub(super) async fn import_key_version(
+    adapter: &Adapter,
+    request: Request<pb::ImportKeyVersionRequest>,
+) -> Result<Response<pb::Key>, Status> {
+    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    adapter
+        .gate
+        .blocking("kms.ImportKeyVersion", request, move |caller, message, trail| {
+            trail.resource(message.import_job.clone());
+            wire::check_crc(
+                "sealed_material_crc32c",
+                &message.sealed_material,
+                message.sealed_material_crc32c,
+            )?;
+            trail.input(&message.sealed_material);
+            let request_id = wire::request_id(&message.request_id)?.to_owned();
+            let request = RequestId {
+                principal: caller.principal.id.as_str(),
+                id: &request_id,
+                etag: "",
+            };
+            let (import, now_ms) = (wire::import(message)?, clock());
+            let may_change = |id: &KeyId| usable(&keyring, caller, id);
+            let key = keyring.import::<Failure>(&import, &request, now_ms, may_change)?;
+            trail
+                .resource(key.id.name())
+                .key_version(key.versions.len() as u32);
+            Ok(wire::key(&key, now_ms))
+        })
+        .await
+}
+
+pub(super) async fn export_key_version(
+    adapter: &Adapter,
+    request: Request<pb::ExportKeyVersionRequest>,
+) -> Result<Response<pb::ExportKeyVersionResponse>, Status> {
+    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    adapter
+        .gate
+        .blocking("kms.ExportKeyVersion", request, move |caller, message, trail| {
+            let (id, version) = wire::version_name(&message.name)?;
+            trail.resource(id.name()).key_version(version);
+            let pem = message.recipient_public_key_pem.as_str();
+            let field = "recipient_public_key_pem_crc32c";
+            let verified = wire::check_crc(field, pem.as_bytes(), message.recipient_public_key_pem_crc32c)?;
+            let recipient = wire::encryption_key("recipient_public_key_pem", pem)?;
+            trail.input_digest(recipient.fingerprint());
+            let on = Use {
+                caller,
+                keyring: &keyring,
+                key: usable(&keyring, caller, &id)?,
+                now_ms: clock(),
+            };
+            may_export(&on)?;
+            let sealed_material = keyring.export(&on.key, version, &recipient, on.now_ms)?;
+            on.note(trail, version).output(&sealed_material);
+            Ok(pb::ExportKeyVersionResponse {
+                sealed_material_crc32c: crc32c(&sealed_material),
+                sealed_material,
+                r#type: wire::type_of(on.key.key_type).into(),
+                verified_recipient_public_key_pem_crc32c: verified,
+            })
+        })
+        .await
+}
+
+/// Whether this caller may have material of this key, which they may use. The one place for every rule about exports that goes beyond
+/// that.
+fn may_export(on: &Use<'_>) -> Result<(), Failure> {
+    if on.key.exportable {
+        return Ok(());
+    }
+    Err(KmsError::NotExportable(on.key.id.name()).into())
+}
