@@ -12,6 +12,8 @@ use crate::error::KmsError;
 mod concurrent;
 mod life;
 mod model;
+mod transfers;
+mod types;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// The moment at which tests do what they do not do at another.

@@ -32,7 +32,12 @@ macro_rules! inputs {
     )*};
 }
 
-inputs!(asymmetric_sign_request, asymmetric_verify_request, sign_item, verify_item);
+inputs!(
+    asymmetric_sign_request,
+    asymmetric_verify_request,
+    sign_item,
+    verify_item
+);
 
 /// The digest to be signed or verified, and whether a checksum was checked.
 pub(crate) fn input(input: Option<impl Into<Input>>, crc: Option<u32>) -> Result<(Digest, bool), KmsError> {
