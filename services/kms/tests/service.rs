@@ -1,6 +1,10 @@
 //! The service from outside: gRPC over loopback, and its files when it is down.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "service/batches.rs"]
+mod batches;
+#[path = "service/checksums.rs"]
+mod checksums;
 #[path = "service/ciphers.rs"]
 mod ciphers;
 #[path = "service/destruction.rs"]
@@ -15,3 +19,7 @@ mod macs_and_signatures;
 mod states;
 #[path = "service/support.rs"]
 mod support;
+#[path = "service/transfers.rs"]
+mod transfers;
+#[path = "service/vectors.rs"]
+mod vectors;
