@@ -2,6 +2,7 @@
 
 mod channel;
 mod fhe;
+mod keys;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
+pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
 #[derive(Parser, Debug)]
@@ -108,157 +110,6 @@ pub struct DemoArgs {
     /// Seed of the split and of the training.
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
-}
-
-/// `asterism keys`
-#[derive(Subcommand, Debug)]
-pub enum KeysCommand {
-    /// Creates a key.
-    Create {
-        /// 1–63 of a-z, 0-9 and -, starting with a letter.
-        id: String,
-        /// What the key is for.
-        #[arg(long, value_enum, default_value_t = KeyKind::Aes256Gcm)]
-        r#type: KeyKind,
-        /// name=value; may be repeated.
-        #[arg(long, value_parser = pair)]
-        label: Vec<(String, String)>,
-    },
-    /// Lists keys.
-    List,
-    /// Shows a key and its versions.
-    Show {
-        /// Key id.
-        id: String,
-    },
-    /// Adds a version and makes it primary.
-    Rotate {
-        /// Key id.
-        id: String,
-    },
-    /// Changes labels, scheduled rotation or the oldest version that may decrypt.
-    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
-    Update {
-        /// Key id.
-        id: String,
-        /// name=value; may be repeated. Replaces all labels.
-        #[arg(long, value_parser = pair, group = "change", conflicts_with = "no_labels")]
-        label: Vec<(String, String)>,
-        /// Removes all labels.
-        #[arg(long, group = "change")]
-        no_labels: bool,
-        /// Adds a version every so many days; 0 for never.
-        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=36_525), group = "change")]
-        rotate_every: Option<u32>,
-        /// Older versions neither decrypt nor verify.
-        #[arg(long, value_name = "VERSION", group = "change")]
-        min_decryption_version: Option<u32>,
-        /// Only if the key still has this etag.
-        #[arg(long, default_value = "")]
-        etag: String,
-    },
-    /// Sets the state of a version.
-    State {
-        /// Key id.
-        id: String,
-        /// Which version.
-        #[arg(value_name = "VERSION")]
-        key_version: u32,
-        /// The new state.
-        #[arg(value_enum)]
-        state: VersionState,
-    },
-    /// Has a version destroyed when a window is over; it refuses all use at once.
-    Destroy {
-        /// Key id.
-        id: String,
-        /// Which version.
-        #[arg(value_name = "VERSION")]
-        key_version: u32,
-        /// How long it can be undone: 7 to 30.
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=30))]
-        window_days: u32,
-    },
-    /// Undoes a destruction while its window lasts.
-    Restore {
-        /// Key id.
-        id: String,
-        /// Which version.
-        #[arg(value_name = "VERSION")]
-        key_version: u32,
-    },
-    /// Brings a ciphertext (base64 from standard input) under the primary version, without decrypting it here.
-    Reencrypt {
-        /// Key id.
-        id: String,
-        /// Under this key instead of the same.
-        #[arg(long, default_value = "", value_name = "ID")]
-        to: String,
-        /// Additional authenticated data; stays the same.
-        #[arg(long, default_value = "")]
-        aad: String,
-    },
-    /// Encrypts standard input (at most 64 KiB) to base64.
-    Encrypt {
-        /// Key id.
-        id: String,
-        /// Additional authenticated data; the same is needed to decrypt.
-        #[arg(long, default_value = "")]
-        aad: String,
-    },
-    /// Decrypts base64 from standard input.
-    Decrypt {
-        /// Key id.
-        id: String,
-        /// Additional authenticated data.
-        #[arg(long, default_value = "")]
-        aad: String,
-    },
-    /// Signs standard input; prints the signature (DER) in base64.
-    Sign {
-        /// Key id.
-        id: String,
-    },
-    /// Verifies a signature over standard input.
-    Verify {
-        /// Key id.
-        id: String,
-        /// DER in base64.
-        #[arg(long)]
-        signature: String,
-    },
-    /// Prints a public key in PEM.
-    PublicKey {
-        /// Key id.
-        id: String,
-        /// 0 means the primary version.
-        #[arg(long, default_value_t = 0)]
-        key_version: u32,
-    },
-}
-
-/// States that a version can be set to.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VersionState {
-    /// Does everything.
-    Active,
-    /// Does nothing for the time being.
-    Suspended,
-    /// Decrypts and verifies only.
-    Deactivated,
-    /// As deactivated, and events say so.
-    Compromised,
-}
-
-/// Key types.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// AES-256-GCM.
-    Aes256Gcm,
-    /// HMAC-SHA256.
-    HmacSha256,
-    /// ECDSA P-256 with SHA-256.
-    EcSignP256Sha256,
 }
 
 /// `asterism datasets`
@@ -493,7 +344,7 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
-    /// Latency of Encrypt beside an empty call.
+    /// Latency of Encrypt beside an empty call, and the throughput of batches.
     Kms {
         /// Calls of each kind.
         #[arg(long, default_value_t = 2000)]

@@ -24,6 +24,8 @@ mod flow;
 mod full_disk;
 #[path = "scenarios/import.rs"]
 mod import;
+#[path = "scenarios/key_material.rs"]
+mod key_material;
 #[path = "scenarios/keys.rs"]
 mod keys;
 #[path = "scenarios/open_inference.rs"]

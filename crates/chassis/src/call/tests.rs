@@ -256,6 +256,32 @@ async fn an_event_says_who_what_and_how_it_ended() {
 }
 
 #[tokio::test]
+async fn the_event_of_a_batch_counts_its_items_and_is_a_failure_when_one_failed() {
+    let f = fixture(Limits::default(), 100);
+    for (remark, counts, reason, outcome) in [
+        ("", (3, 0), "BATCH succeeded=3 failed=0", WireOutcome::Succeeded),
+        (
+            "KEY_COMPROMISED",
+            (97, 3),
+            "KEY_COMPROMISED BATCH succeeded=97 failed=3",
+            WireOutcome::Failed,
+        ),
+    ] {
+        let work = move |_: &Caller, (), trail: &mut Trail| {
+            trail.remark(remark).items(counts.0, counts.1);
+            Ok(())
+        };
+        let request = f.request("user/admin", &[Role::Admin]);
+        f.gate
+            .blocking("kms.BatchEncrypt", request, work)
+            .await
+            .expect("done");
+        let event = f.last();
+        assert_eq!((event.reason.as_str(), event.outcome()), (reason, outcome));
+    }
+}
+
+#[tokio::test]
 async fn metadata_is_read_while_the_outbox_is_full() {
     let f = fixture(Limits::default(), 1);
     f.call(f.request("user/admin", &[Role::Admin]))

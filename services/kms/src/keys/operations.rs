@@ -10,6 +10,8 @@ mod wrapping;
 
 use std::{cell::RefCell, sync::Arc};
 
+use asterism_crypto::KeyRef;
+
 use crate::{
     error::KmsError,
     keys::{Key, KeyType, Keyring, lifecycle::Operation, material::Material},
@@ -94,6 +96,8 @@ pub struct Protector<'a> {
     key: &'a Key,
     purpose: Purpose,
     version: u32,
+    /// How ciphertexts name the version.
+    key_ref: KeyRef,
     material: Arc<Material>,
 }
 
@@ -173,6 +177,7 @@ impl Keyring {
             key,
             purpose,
             version,
+            key_ref: key.reference(version),
             material: self.material(key, version)?,
         })
     }

@@ -16,8 +16,13 @@ use crate::{
 };
 
 fn reasons<T>(results: &[Result<T, ItemFailure>]) -> Vec<&str> {
-    let reason = |result: &'_ Result<T, ItemFailure>| result.as_ref().err().map_or("", |failure| &failure.reason);
-    results.iter().map(reason).collect()
+    results
+        .iter()
+        .map(|result| match result {
+            Ok(_) => "",
+            Err(failure) => failure.reason.as_str(),
+        })
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,10 +40,7 @@ impl Protector<'_> {
         check_size("plaintext", plaintext)?;
         check_size("additional_authenticated_data", aad)?;
         match &*self.material {
-            Material::Aes(secret) => {
-                let key_ref = self.key.reference(self.version);
-                Ok(envelope::seal(secret, &key_ref, plaintext, aad)?)
-            }
+            Material::Aes(secret) => Ok(envelope::seal(secret, &self.key_ref, plaintext, aad)?),
             Material::Deterministic(secret) => Ok(secret.seal(plaintext, aad)?),
             _ => Err(self.wrong_type()),
         }

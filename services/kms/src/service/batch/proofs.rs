@@ -1,6 +1,6 @@
 //! MACs and signatures.
 
-use asterism_crypto::crc32c;
+use asterism_crypto::{Digest, crc32c};
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
@@ -93,17 +93,12 @@ pub(in crate::service) async fn asymmetric_sign(
                 check_count(&message.items)?;
                 let encoding = Encoding::parse(message.signature_encoding)?;
                 let protector = on.keyring.protector(&on.key, Purpose::Sign, on.now_ms)?;
-                // As for a single signature, the event names what was signed: for a batch, the digest over the digests.
-                let inputs: Vec<_> = message
+                let inputs: Vec<Input> = message
                     .items
                     .into_iter()
                     .map(|item| wire::input(item.input, item.input_crc32c))
                     .collect();
-                let digests = inputs.iter().map(|input| match input {
-                    Ok((digest, _)) => digest.as_bytes().as_slice(),
-                    Err(_) => &[],
-                });
-                trail.input_digest(over(digests));
+                trail.input_digest(over_inputs(inputs.iter()));
                 let results = each(on, trail, inputs, |input| {
                     let (digest, verified) = input?;
                     let signature = encoding.write(&protector.sign(&digest)?);
@@ -136,11 +131,16 @@ pub(in crate::service) async fn asymmetric_verify(
             |r| &r.name,
             |on, message, trail| {
                 check_count(&message.items)?;
-                trail.input_digest(over(message.items.iter().map(|item| item.signature.as_slice())));
                 let encoding = Encoding::parse(message.signature_encoding)?;
+                let items: Vec<(Input, pb::VerifyItem)> = message
+                    .items
+                    .into_iter()
+                    .map(|mut item| (wire::input(item.input.take(), item.input_crc32c), item))
+                    .collect();
+                trail.input_digest(over_inputs(items.iter().map(|(input, _)| input)));
                 let processor = on.keyring.processor(&on.key, Purpose::Sign, on.now_ms)?;
-                let results = each(on, trail, message.items, |item| {
-                    check_signature(&processor, encoding, item)
+                let results = each(on, trail, items, |(input, item)| {
+                    check_signature(&processor, encoding, input, &item)
                 });
                 Ok(pb::BatchAsymmetricVerifyResponse { results })
             },
@@ -151,9 +151,10 @@ pub(in crate::service) async fn asymmetric_verify(
 fn check_signature(
     processor: &Processor<'_>,
     encoding: Encoding,
-    item: pb::VerifyItem,
+    input: Input,
+    item: &pb::VerifyItem,
 ) -> Result<pb::VerifyResult, KmsError> {
-    let (digest, verified) = wire::input(item.input, item.input_crc32c)?;
+    let (digest, verified) = input?;
     let verified_signature = check_crc("signature_crc32c", &item.signature, item.signature_crc32c)?;
     let signature = encoding.read(&item.signature)?;
     let version = processor.verify(&digest, &signature, item.key_version)?;
@@ -164,4 +165,15 @@ fn check_signature(
         verified_input_crc32c: verified,
         verified_proof_crc32c: verified_signature,
     })
+}
+
+/// What is signed, or said to be, and whether its checksum was checked; or why it cannot be.
+type Input = Result<(Digest, bool), KmsError>;
+
+/// As for a single signature, the event names what was signed: for a batch, the digest over the digests.
+fn over_inputs<'a>(inputs: impl Iterator<Item = &'a Input>) -> Digest {
+    over(inputs.map(|input| match input {
+        Ok((digest, _)) => digest.as_bytes().as_slice(),
+        Err(_) => &[],
+    }))
 }
