@@ -1,6 +1,7 @@
 //! All keys of a service: made, found, kept wrapped.
 //!
-//! The rule: material leaves the keyring only as a fresh data key that a caller asked for; on the disk it exists only
+//! The rule: material leaves the keyring only as a fresh data key that a caller asked for, or encrypted to the recipient of
+//! an export (`keys/transfer.rs`), if the key was created exportable; on the disk it exists only
 //! wrapped under the root key and a key of its version ([`crate::keys::version_keys`]), bound to key id, version and type.
 //! Time is an argument everywhere.
 
@@ -10,18 +11,19 @@ use std::{
 };
 
 use asterism_crypto::{Digest, KeyRef, SecretBytes, SecretKey, envelope};
-use asterism_store::{Batch, Records, StoreError};
+use asterism_store::{Batch, Records};
 
 use crate::{
     error::KmsError,
     keys::{
-        Key, KeyId, KeyType, State,
+        Key, KeyId, KeyType, RequestId, State,
         changes::check_labels,
         material::Material,
         record::{
-            KEY, KeyRecord, RequestRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record,
-            request_record, state_record, version_record, versions_of, wrap_context,
+            KEY, KeyRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record, state_record,
+            version_record, versions_of, wrap_context,
         },
+        requests::Committed,
         transfer::ImportJobs,
         version_keys::{self, VersionKeys},
     },
@@ -35,16 +37,6 @@ const CACHED_KEYS: usize = 4096;
 const MAX_ACTIVATION_AHEAD_MS: u64 = 10 * 366 * 24 * 3600 * 1000;
 /// Records read at once.
 pub(crate) const PAGE: usize = 512;
-
-/// Who asks for a change, and on which terms; makes it idempotent: the principal who asked and the id that it gave.
-pub struct RequestId<'a> {
-    /// Who asked.
-    pub principal: &'a str,
-    /// Empty for none.
-    pub id: &'a str,
-    /// The change is made only while the key has this etag; empty for whatever it has.
-    pub etag: &'a str,
-}
 
 /// A wish for a key.
 #[derive(Debug)]
@@ -427,60 +419,6 @@ impl Keyring {
             .map(Some)
             .map_err(|_| KmsError::Damaged("wrapped key material"))
     }
-
-    /// What the request id already did, if anything.
-    pub(crate) fn done_before(
-        &self,
-        request: &RequestId<'_>,
-        parameters: &Digest,
-    ) -> Result<Option<KeyId>, KmsError> {
-        if request.id.is_empty() {
-            return Ok(None);
-        }
-        let Some(stored) = self.records.get(&request_record(request.principal, request.id))? else {
-            return Ok(None);
-        };
-        let record: RequestRecord = decode(&stored)?;
-        if record.parameters != *parameters {
-            return Err(KmsError::RequestIdReused);
-        }
-        Ok(Some(record.key.parse()?))
-    }
-
-    /// Commits a change together with its request id.
-    fn commit(
-        &self,
-        mut batch: Batch,
-        request: &RequestId<'_>,
-        parameters: &Digest,
-        id: &KeyId,
-    ) -> Result<Committed, KmsError> {
-        if !request.id.is_empty() {
-            let at = request_record(request.principal, request.id);
-            let record = RequestRecord {
-                parameters: *parameters,
-                key: id.to_string(),
-            };
-            batch = batch.expect_absent(at.clone()).put(at, encode(&record));
-        }
-        match self.records.commit(batch) {
-            Ok(()) => Ok(Committed::Now),
-            // This very request, made twice at once, or else something else was there.
-            Err(StoreError::Conflict) => Ok(self
-                .done_before(request, parameters)?
-                .map_or(Committed::Not, Committed::Before)),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// What came of a commit.
-enum Committed {
-    Now,
-    /// The same request did it already, to this key.
-    Before(KeyId),
-    /// A precondition did not hold.
-    Not,
 }
 
 /// The key id in the name of a key's record.

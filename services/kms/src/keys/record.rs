@@ -244,6 +244,27 @@ mod tests {
         }
     }
 
+    /// The store takes no larger value than this.
+    #[test]
+    fn the_largest_key_fits_in_a_record() {
+        let labels = [("l".repeat(60), "v".repeat(832))].into();
+        let mut record = KeyRecord::new(KeyType::EcSignP256Sha256, &"o".repeat(128), labels);
+        for _ in 0..180 {
+            record.add_version(u64::MAX / 1_000_000, true);
+        }
+        record.revision = u64::MAX - 1;
+        record.rotation_period_ms = Some(u64::MAX / 1_000_000);
+        record.next_rotation_ms = Some(u64::MAX / 1_000_000);
+        record.unreported = Some(180);
+        record.min_version = 180;
+        record.exportable = true;
+        let bytes = encode(&record.next());
+        assert!(bytes.len() <= asterism_store::MAX_VALUE, "{}", bytes.len());
+        let read = KeyRecord::read(&bytes).expect("read");
+        assert!((1..=180).all(|version| read.is_imported(version)));
+        assert!(!read.is_imported(0) && !read.is_imported(181));
+    }
+
     #[test]
     fn names_of_records_read_back() {
         let id: KeyId = "a-key".parse().expect("id");

@@ -150,6 +150,30 @@ fn a_job_is_good_for_one_import_of_its_owner_within_a_day() {
 }
 
 #[test]
+fn a_job_that_many_use_at_once_makes_one_version() {
+    let (keyring, disk) = keyring();
+    create(&keyring, "mine", KeyType::Aes256Gcm);
+    let wish = seal(&job(&keyring, "mine", KeyType::Aes256Gcm), &[1; 32]);
+    let done: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| usize::from(import(&keyring, &wish, &NO_ID, NOW).is_ok())))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("ended"))
+            .sum()
+    });
+    assert_eq!(done, 1);
+    let key = disk.start().get(&"mine".parse().expect("id")).expect("kept");
+    assert_eq!(key.versions.len(), 2);
+    assert_eq!(
+        disk.version_keys.0.lock().expect("lock").len(),
+        2,
+        "no wrapping key is left over"
+    );
+}
+
+#[test]
 fn what_does_not_fit_the_job_is_refused_and_the_job_stays() {
     let (keyring, _) = keyring();
     let aes = job(&keyring, "mine", KeyType::Aes256Gcm);
