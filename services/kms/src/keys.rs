@@ -27,4 +27,6 @@ pub use operations::{DataKey, MAX_INPUT_BYTES, Processor, Protector, PublicKey, 
 pub use requests::RequestId;
 pub use sweep::Due;
 pub use transfer::{Import, ImportJob};
+#[cfg(test)]
+pub(crate) use version_keys::MemoryVersionKeys;
 pub use version_keys::{FileVersionKeys, VersionKeys};

@@ -134,3 +134,97 @@ fn over<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Digest {
     }
     writer.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        collections::BTreeMap,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use asterism_chassis::{
+        call::Caller,
+        identity::{Principal, PrincipalId, Role},
+    };
+    use asterism_crypto::SecretKey;
+    use asterism_store::MemoryRecords;
+
+    use super::*;
+    use crate::keys::{KeyType, Keyring, MIN_WINDOW_MS, MemoryVersionKeys, NewKey, RequestId};
+
+    fn keyring() -> Keyring {
+        let (records, version_keys) = (MemoryRecords::default(), MemoryVersionKeys::default());
+        let root = SecretKey::from_bytes([9; 32]);
+        Keyring::new(Arc::new(records), Arc::new(version_keys), root, MIN_WINDOW_MS)
+    }
+
+    fn caller(deadline: Option<Instant>) -> Caller {
+        Caller {
+            principal: Principal {
+                id: PrincipalId::service("test"),
+                roles: vec![Role::Service],
+            },
+            on_behalf_of: None,
+            request_id: "r1".into(),
+            trace_id: String::new(),
+            deadline,
+            network: None,
+            channel_key: None,
+        }
+    }
+
+    #[test]
+    fn items_whose_turn_comes_after_the_deadline_are_not_done() {
+        let keyring = keyring();
+        let new = NewKey {
+            id: None,
+            key_type: KeyType::HmacSha256,
+            labels: BTreeMap::new(),
+            active_from_ms: None,
+            exportable: false,
+        };
+        let request = RequestId {
+            principal: "service/test",
+            id: "",
+            etag: "",
+        };
+        let key = keyring.create(new, &request, 1).expect("created");
+        for (deadline, expected) in [
+            (None, 3),
+            (Some(Instant::now() + Duration::from_secs(600)), 3),
+            (Some(Instant::now()), 0),
+        ] {
+            let caller = caller(deadline);
+            let on = Use {
+                caller: &caller,
+                keyring: &keyring,
+                key: key.clone(),
+                now_ms: 1,
+            };
+            let worked = Cell::new(0);
+            let results: Vec<pb::MacResult> = each(&on, &mut Trail::default(), vec![(); 3], |()| {
+                worked.set(worked.get() + 1);
+                Ok(pb::MacResult::default())
+            });
+            assert_eq!((results.len(), worked.get()), (3, expected));
+            for result in results {
+                let reason = result.error.map(|error| error.reason);
+                assert_eq!(reason.as_deref(), (expected == 0).then_some("DEADLINE_EXCEEDED"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_digest_over_items_tells_them_apart() {
+        let digest = |parts: &[&[u8]]| over(parts.iter().copied());
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_ne!(digest(&[b"ab"]), digest(&[b"ab", b""]));
+        assert_eq!(
+            digest(&[b"ab"]),
+            Digest::of(b"\0\0\0\0\0\0\0\x02ab"),
+            "as docs/formats.md has it"
+        );
+    }
+}
