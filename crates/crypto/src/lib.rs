@@ -1,8 +1,10 @@
 //! Envelopes, streaming AEAD, digests, MACs, signatures and password hashing: pure, no I/O.
 //!
-//! Every primitive comes from RustCrypto; what is made here are the formats around them: [`envelope`] for single
-//! messages, [`stream`] for data of any size, [`signed`] for statements, [`token`] for bearer tokens. All are versioned,
-//! bind their context, commit to their key, and refuse what they do not know. `docs/formats.md` has them byte by byte.
+//! Every primitive comes from RustCrypto, and HPKE from the crate of that name, which stands on them; what is made here are
+//! the formats around them: [`envelope`] and [`deterministic`] for single messages, [`stream`] for data of any size,
+//! [`signed`] for statements, [`token`] for bearer tokens. All are versioned, bind their context, commit to their key, and
+//! refuse what they do not know. [`mod@hpke`] and [`key_wrap`] are as their RFCs have them. `docs/formats.md` has all of
+//! them byte by byte.
 
 pub mod checksum;
 pub mod context;
