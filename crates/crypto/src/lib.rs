@@ -9,14 +9,17 @@ pub mod context;
 pub mod digest;
 pub mod envelope;
 mod error;
+pub mod jws;
 pub mod kdf;
 pub mod mac;
+pub mod opaque;
 pub mod password;
 pub mod secret;
 pub mod sign;
 pub mod signed;
 pub mod stream;
 pub mod token;
+pub mod totp;
 
 pub use checksum::crc32c;
 pub use context::Context;
