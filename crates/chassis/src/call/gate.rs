@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use asterism_crypto::Digest;
@@ -24,13 +24,13 @@ use crate::{
     channel::{ChannelPeer, constrain},
     config::Limits,
     error::{ErrorClass, Failure, status_of},
-    identity::{Authority, Principal, PrincipalId, Role, seconds, unauthenticated},
+    identity::{Authority, Principal, PrincipalId, Role, Trust, access::Access, seconds, unauthenticated},
     outbox::{Outbox, Room},
     policy,
     server::{Deadline, MethodPath, TraceId},
 };
 
-/// Verified tokens that are remembered, so that a busy caller's HMAC is not checked at every request.
+/// Verified tokens that are remembered, so that a busy caller's signature is not checked at every request.
 const REMEMBERED_TOKENS: usize = 1024;
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
@@ -40,6 +40,10 @@ pub struct Gate {
     pub(super) shared: Arc<Shared>,
     /// Whether tokens are bound to the channel that they come through.
     constrained: bool,
+    /// Judges access tokens.
+    pub(super) trust: Arc<Trust>,
+    /// Whether tokens of the authority key are good for others than services over their own channel.
+    takes_authority_tokens: bool,
 }
 
 pub(super) struct Shared {
@@ -49,7 +53,16 @@ pub(super) struct Shared {
     waiting: AtomicUsize,
     queue: usize,
     pub(super) tracker: TaskTracker,
-    tokens: Mutex<HashMap<Digest, (Principal, u64)>>,
+    tokens: Mutex<HashMap<Digest, Known>>,
+}
+
+/// A token that was verified: its signature need not be checked again.
+#[derive(Clone)]
+enum Known {
+    /// Of the authority key, until a second since 1970.
+    Authority(Principal, u64),
+    /// An access token. Whether it holds still is asked at every request.
+    Access(Arc<Access>),
 }
 
 /// A request at the gate: what is known of its caller, and whether it may go on.
@@ -82,7 +95,23 @@ impl Gate {
                 tokens: Mutex::default(),
             }),
             constrained: false,
+            trust: Arc::new(Trust::new("", Duration::ZERO)),
+            takes_authority_tokens: true,
         }
+    }
+
+    /// Has access tokens judged by `trust`; without it none is taken.
+    #[must_use]
+    pub fn trusting(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Whether tokens of the authority key are good for people too, or only for services over the channel of their own key.
+    #[must_use]
+    pub fn taking_authority_tokens(mut self, taken: bool) -> Self {
+        self.takes_authority_tokens = taken;
+        self
     }
 
     /// The gate of a service that is reached over the channel: tokens of services are good only over a channel with that
@@ -345,6 +374,7 @@ impl Gate {
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
             network: extensions.get::<TcpConnectInfo>().and_then(address_of),
             channel_key: extensions.get::<ChannelPeer>().map(|peer| peer.key),
+            access: None,
         };
         if policy::is_open(method(request)) && !metadata.contains_key("authorization") {
             caller.principal.id = PrincipalId::anonymous();
@@ -354,14 +384,14 @@ impl Gate {
                 verdict: Ok(()),
             };
         }
-        match self.identify(metadata, extensions.get()) {
+        match self.identify(metadata, &caller, extensions.get()) {
             Err(stranger) => Arrival {
                 caller,
                 known: false,
                 verdict: Err(stranger),
             },
-            Ok(principal) => {
-                caller.principal = principal;
+            Ok((principal, access)) => {
+                (caller.principal, caller.access) = (principal, access);
                 let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
                 let verdict = judge(&caller, method(request)).and(whom);
                 Arrival {
@@ -373,7 +403,12 @@ impl Gate {
         }
     }
 
-    fn identify(&self, metadata: &MetadataMap, peer: Option<&ChannelPeer>) -> Result<Principal, Failure> {
+    fn identify(
+        &self,
+        metadata: &MetadataMap,
+        caller: &Caller,
+        peer: Option<&ChannelPeer>,
+    ) -> Result<(Principal, Option<Arc<Access>>), Failure> {
         let missing = || unauthenticated("TOKEN_MISSING", "pass a token as `authorization: Bearer …`");
         let header = metadata
             .get("authorization")
@@ -381,31 +416,56 @@ impl Gate {
             .to_str()
             .map_err(|_| missing())?;
         let token = header.strip_prefix("Bearer ").ok_or_else(missing)?;
-        let principal = self.principal(token)?;
+        let (principal, access) = match self.known(token)? {
+            Known::Authority(principal, _) => {
+                self.check_authority_token(&principal, peer)?;
+                (principal, None)
+            }
+            Known::Access(access) => {
+                self.trust
+                    .admit(&access, caller.channel_key.as_ref(), caller.network)?;
+                (access.principal.clone(), Some(access))
+            }
+        };
         if self.constrained {
             constrain(&principal, peer)?;
         }
-        Ok(principal)
+        Ok((principal, access))
     }
 
-    fn principal(&self, token: &str) -> Result<Principal, Failure> {
+    fn check_authority_token(&self, principal: &Principal, peer: Option<&ChannelPeer>) -> Result<(), Failure> {
+        let own = peer.and_then(|peer| peer.principal.as_ref()) == Some(&principal.id);
+        if self.takes_authority_tokens || (own && principal.id.is_service()) {
+            return Ok(());
+        }
+        let text = "tokens of the authority key are not taken here; log in with `asterism login`";
+        Err(unauthenticated("AUTHORITY_TOKEN_REFUSED", text))
+    }
+
+    /// Verifies a token, or remembers that it was.
+    fn known(&self, token: &str) -> Result<Known, Failure> {
         let now = SystemTime::now();
         let digest = Digest::of(token.as_bytes());
-        if let Some((principal, expires)) = self.tokens().get(&digest)
-            && *expires > seconds(now)
-        {
-            return Ok(principal.clone());
+        match self.tokens().get(&digest) {
+            Some(Known::Authority(_, expires)) if *expires <= seconds(now) => {}
+            Some(known) => return Ok(known.clone()),
+            None => {}
         }
-        let (principal, expires) = self.shared.authority.verify_with_expiry(token, now)?;
+        let known = if Authority::made(token) {
+            let (principal, expires) = self.shared.authority.verify_with_expiry(token, now)?;
+            Known::Authority(principal, expires)
+        } else {
+            Known::Access(Arc::new(self.trust.verify(token)?))
+        };
         let mut tokens = self.tokens();
         if tokens.len() >= REMEMBERED_TOKENS {
             tokens.clear();
         }
-        tokens.insert(digest, (principal.clone(), expires));
-        Ok(principal)
+        tokens.insert(digest, known.clone());
+        Ok(known)
     }
 
-    fn tokens(&self) -> MutexGuard<'_, HashMap<Digest, (Principal, u64)>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
         self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

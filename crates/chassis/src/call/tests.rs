@@ -333,6 +333,7 @@ fn owners_admins_and_services_have_access() {
         deadline: None,
         network: None,
         channel_key: None,
+        access: None,
     };
     let alice = "user/alice";
     assert!(caller(alice, Role::Analyst, None).may_access(alice));
