@@ -11,6 +11,7 @@ pub mod envelope;
 mod error;
 pub mod jws;
 pub mod kdf;
+pub mod login_key;
 pub mod mac;
 pub mod opaque;
 pub mod password;

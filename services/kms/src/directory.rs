@@ -31,10 +31,10 @@ use asterism_chassis::identity::{Trust, access};
 use asterism_crypto::{SecretKey, opaque};
 use asterism_store::{Batch, Records, StoreError};
 
-pub use enrolment::{Credential, Invitation, key_enrolment_statement};
+pub use enrolment::{Credential, Invitation};
 pub use error::DirectoryError;
 pub use factors::{FactorKind, SecondFactor};
-pub use logins::{Challenge, LoginStep, Proof, key_login_statement};
+pub use logins::{Challenge, LoginStep, Proof};
 pub use principals::{Factor, Principal, PrincipalState, PrincipalUpdate};
 pub use sessions::{SESSION_MS, TOKEN_MS, Tokens};
 pub use vault::{RECORD as VAULT_RECORD, Vault, rewrap};

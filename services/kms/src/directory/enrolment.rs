@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use asterism_chassis::identity::{PrincipalId, Role};
-use asterism_crypto::{Context, Digest, Signature, VerifyingKey, opaque, random_array};
+use asterism_crypto::{Signature, VerifyingKey, login_key, opaque, random_array};
 use asterism_store::{Batch, StoreError};
 
 use super::{
@@ -31,22 +31,13 @@ pub struct Invitation {
 pub enum Credential {
     /// The last message of an OPAQUE registration.
     Password(Vec<u8>),
-    /// A public key (SubjectPublicKeyInfo in DER), and a signature by its private half over [`key_enrolment_statement`].
+    /// A public key (SubjectPublicKeyInfo in DER), and a signature by its private half over [`login_key::enrolment_statement`].
     Key {
         /// The key.
         public: Vec<u8>,
         /// In DER.
         signature: Vec<u8>,
     },
-}
-
-/// What a key signs to show that its private half is there.
-pub fn key_enrolment_statement(invitation: &str, principal: &str, public: &VerifyingKey) -> Vec<u8> {
-    Context::new("asterism/enrol-key/v1")
-        .field("invitation", &Digest::of(invitation.as_bytes()).to_string())
-        .field("principal", principal)
-        .field("key", &public.fingerprint().to_string())
-        .encode()
 }
 
 impl Directory {
@@ -204,7 +195,7 @@ fn checked_key(
 ) -> Result<VerifyingKey, DirectoryError> {
     let key = VerifyingKey::from_spki_der(public)
         .map_err(|_| DirectoryError::field("key.public_key", "must be a P-256 key, SubjectPublicKeyInfo in DER"))?;
-    let statement = key_enrolment_statement(invitation, id.as_str(), &key);
+    let statement = login_key::enrolment_statement(invitation, id.as_str(), &key);
     Signature::from_der(signature)
         .and_then(|signature| key.verify(&statement, &signature))
         .map_err(|_| DirectoryError::field("key.signature", "does not prove that the private key is there"))?;

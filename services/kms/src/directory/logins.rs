@@ -6,7 +6,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::PoisonError};
 
 use asterism_chassis::identity::PrincipalId;
-use asterism_crypto::{Context, Signature, opaque::Challenged, random_array};
+use asterism_crypto::{Signature, login_key, opaque::Challenged, random_array};
 use asterism_store::Batch;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ const SERVICES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
 pub enum Challenge {
     /// The second message of an OPAQUE login.
     Password(Vec<u8>),
-    /// To be signed, as [`key_login_statement`] has it.
+    /// To be signed, as [`login_key::login_statement`] has it.
     Key([u8; 32]),
 }
 
@@ -60,17 +60,6 @@ enum Stage {
     Password(Box<Challenged>),
     Key([u8; 32]),
     SecondFactor { methods: Vec<String>, left: u32 },
-}
-
-/// What a key signs to log in: good for one challenge, one principal, one audience and one sender.
-pub fn key_login_statement(challenge: &[u8; 32], principal: &str, audience: &[String], sender: &str) -> Vec<u8> {
-    let hex: String = challenge.iter().map(|byte| format!("{byte:02x}")).collect();
-    Context::new("asterism/key-login/v1")
-        .field("challenge", &hex)
-        .field("principal", principal)
-        .field("audience", &audience.join(" "))
-        .field("sender", sender)
-        .encode()
 }
 
 impl Directory {
@@ -152,7 +141,7 @@ impl Directory {
         let proved = match (pending.stage, proof) {
             (Stage::Password(challenged), Proof::Password(finalization)) => challenged.finish(finalization).is_ok(),
             (Stage::Key(challenge), Proof::Key(signature)) => {
-                let statement = key_login_statement(&challenge, id.as_str(), &audience, &sender.name());
+                let statement = login_key::login_statement(&challenge, id.as_str(), &audience, &sender.name());
                 self.has_signed(&id, &statement, signature)?
             }
             _ => false,
