@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Directory, DirectoryError, Factor, Principal,
+    attempts::Subject,
     records::{FactorRecord, PrincipalRecord, factor_at},
 };
 
@@ -116,6 +117,7 @@ impl Directory {
     ) -> Result<Principal, DirectoryError> {
         let _turn = self.turn();
         let mut record = self.record_of(id)?;
+        self.may_try(&Subject::principal(id), now_ms)?;
         self.answered(id, &mut record, |known| known.id == factor, answer, now_ms)?;
         for known in record.factors.iter_mut().filter(|known| known.id == factor) {
             known.confirmed = true;
@@ -142,6 +144,7 @@ impl Directory {
             return Err(DirectoryError::FactorNotFound);
         }
         if let Some(answer) = answer {
+            self.may_try(&Subject::principal(id), now_ms)?;
             self.answered(id, &mut record, |known| known.id == factor, answer, now_ms)?;
         }
         record.factors.retain(|known| known.id != factor);
@@ -153,7 +156,7 @@ impl Directory {
     }
 
     /// Checks an answer against those factors of a principal that `which` picks, and notes in its record that the answer was used. A wrong one
-    /// counts as a failed attempt. By who holds the turn; the record is to be written.
+    /// counts as a failed attempt; whether one may be made is for the caller to ask. By who holds the turn; the record is to be written.
     pub(super) fn answered(
         &self,
         id: &PrincipalId,
@@ -162,8 +165,6 @@ impl Directory {
         answer: &str,
         now_ms: u64,
     ) -> Result<(), DirectoryError> {
-        let subject = super::attempts::Subject::principal(id);
-        self.may_try(&subject, now_ms)?;
         let mut any = false;
         for factor in record.factors.iter_mut().filter(|factor| which(factor)) {
             any = true;
@@ -182,7 +183,7 @@ impl Directory {
         if !any {
             return Err(DirectoryError::FactorNotFound);
         }
-        self.count(&[&subject], now_ms)?;
+        self.count(&[&Subject::principal(id)], now_ms)?;
         Err(DirectoryError::SecondFactorFailed)
     }
 

@@ -164,6 +164,10 @@ impl Directory {
                 .logged_in(&id, record, sender, &audience, methods, &network, now_ms)
                 .map(LoginStep::Done);
         }
+        if method == "pop" {
+            // A login by key is no attempt, but what follows is one.
+            self.may_try(&Subject::principal(&id), now_ms)?;
+        }
         let next = Uuid::new_v4().simple().to_string();
         let pending = Pending {
             id,
@@ -202,9 +206,7 @@ impl Directory {
         may_log_in(&record, sender)?;
         let which = |factor: &super::records::FactorRecord| factor.confirmed && factor.kind == kind;
         if let Err(error) = self.answered(&pending.id, &mut record, which, answer, now_ms) {
-            // An answer that came too soon was not looked at.
-            let used = u32::from(matches!(error, DirectoryError::SecondFactorFailed));
-            if let Some(left) = left.checked_sub(used).filter(|left| *left > 0) {
+            if let Some(left) = left.checked_sub(1).filter(|left| *left > 0) {
                 let stage = Stage::SecondFactor { methods, left };
                 self.wait(login.to_owned(), Pending { stage, ..pending }, now_ms)?;
             }
@@ -229,7 +231,7 @@ impl Directory {
         network: &Subject,
         now_ms: u64,
     ) -> Result<Tokens, DirectoryError> {
-        if methods.iter().any(|method| method == "pwd") {
+        if methods.iter().any(|method| method == "pwd" || method == "otp") {
             self.succeeded(&Subject::principal(id), network, now_ms)?;
         }
         self.begin_session(record, sender, audience, methods, now_ms)

@@ -48,9 +48,6 @@ fn reason<T>(result: Result<T, DirectoryError>) -> &'static str {
     result.map_or_else(|error| error.reason(), |_| "none")
 }
 
-/// What to do first with a message of OPAQUE, what then.
-struct Password<'a>(&'a str);
-
 impl World {
     fn new() -> Self {
         Self::over(
@@ -125,21 +122,33 @@ impl World {
         self.enrol_password(&invitation, PASSWORD).expect("enrolled")
     }
 
-    /// Begins a login by password; gives its name and the proof.
-    fn begin(&self, principal: &str, password: &Password<'_>) -> Result<(String, Vec<u8>), DirectoryError> {
-        let (login, request) = opaque::Login::start(password.0.as_bytes()).expect("started");
-        let (name, challenge) = self.directory.start_login(
+    /// The first message of a login by password, and what is answered.
+    fn attempt(&self, principal: &str, request: &[u8]) -> Result<(String, Vec<u8>), DirectoryError> {
+        let (login, challenge) = self.directory.start_login(
             &id(principal),
-            Some(&request),
+            Some(request),
             &[],
             Sender::Loopback,
             HOME,
             self.now(),
         )?;
-        let Challenge::Password(answer) = challenge else {
-            panic!("not a challenge of OPAQUE")
-        };
-        let proof = login.finish(principal, password.0.as_bytes(), &answer);
+        match challenge {
+            Challenge::Password(answer) => Ok((login, answer)),
+            Challenge::Key(_) => panic!("not a challenge of OPAQUE"),
+        }
+    }
+
+    /// An attempt with a wrong password that goes no further.
+    fn guess(&self, principal: &str) -> Result<(), DirectoryError> {
+        let (_, request) = opaque::Login::start(b"a guess of mine").expect("started");
+        self.attempt(principal, &request).map(|_| ())
+    }
+
+    /// Begins a login by password; gives its name and the proof.
+    fn begin(&self, principal: &str, password: &str) -> Result<(String, Vec<u8>), DirectoryError> {
+        let (login, request) = opaque::Login::start(password.as_bytes()).expect("started");
+        let (name, answer) = self.attempt(principal, &request)?;
+        let proof = login.finish(principal, password.as_bytes(), &answer);
         Ok((name, proof.unwrap_or_else(|_| vec![0; 64])))
     }
 
@@ -150,7 +159,7 @@ impl World {
     }
 
     fn login(&self, principal: &str, password: &str) -> Result<LoginStep, DirectoryError> {
-        let (login, proof) = self.begin(principal, &Password(password))?;
+        let (login, proof) = self.begin(principal, password)?;
         self.finish(&login, &proof)
     }
 

@@ -25,15 +25,15 @@ fn the_right_password_logs_in_and_nothing_else_does() {
 fn a_proof_serves_once_in_time_and_from_where_the_login_began() {
     let world = World::new();
     world.enrolled("user/alice", Role::Analyst);
-    let (login, proof) = world.begin("user/alice", &Password(PASSWORD)).expect("begun");
+    let (login, proof) = world.begin("user/alice", PASSWORD).expect("begun");
     done(world.finish(&login, &proof)).expect("first");
     assert_eq!(reason(world.finish(&login, &proof)), "LOGIN_UNKNOWN", "replayed");
-    let (another, _) = world.begin("user/alice", &Password(PASSWORD)).expect("begun");
+    let (another, _) = world.begin("user/alice", PASSWORD).expect("begun");
     assert_eq!(reason(world.finish(&another, &proof)), "LOGIN_FAILED", "of another login");
-    let (late, proof) = world.begin("user/alice", &Password(PASSWORD)).expect("begun");
+    let (late, proof) = world.begin("user/alice", PASSWORD).expect("begun");
     world.advance(2 * MINUTE);
     assert_eq!(reason(world.finish(&late, &proof)), "LOGIN_UNKNOWN", "late");
-    let (moved, proof) = world.begin("user/alice", &Password(PASSWORD)).expect("begun");
+    let (moved, proof) = world.begin("user/alice", PASSWORD).expect("begun");
     let elsewhere = Sender::Channel(channel_key());
     let finished =
         world
@@ -50,21 +50,11 @@ fn known_and_unknown_are_told_apart_by_nothing() {
     let mut seen = Vec::new();
     for principal in ["user/alice", "user/nobody"] {
         let (_, request) = opaque::Login::start(b"a guess of mine").expect("started");
-        let answered = world.directory.start_login(
-            &id(principal),
-            Some(&request),
-            &[],
-            Sender::Loopback,
-            HOME,
-            world.now(),
-        );
-        let Ok((login, Challenge::Password(answer))) = answered else {
-            panic!("not answered")
-        };
+        let (login, answer) = world.attempt(principal, &request).expect("answered");
         let end = world.finish(&login, &[0; 64]).err().expect("refused");
         let mut waits = Vec::new();
         for _ in 0..12 {
-            waits.push(reason(world.begin(principal, &Password("a guess of mine"))));
+            waits.push(reason(world.guess(principal)));
             world.advance(SECOND);
         }
         seen.push((answer.len(), end.reason(), end.to_string(), waits));
@@ -76,7 +66,7 @@ fn known_and_unknown_are_told_apart_by_nothing() {
 fn failures_slow_down_then_lock_and_a_success_forgets_them() {
     let world = World::new();
     world.enrolled("user/alice", Role::Analyst);
-    let fail = |world: &World| reason(world.begin("user/alice", &Password("wrong password")));
+    let fail = |world: &World| reason(world.guess("user/alice"));
     for _ in 0..3 {
         assert_eq!(fail(&world), "none");
     }
@@ -106,10 +96,10 @@ fn failures_slow_down_then_lock_and_a_success_forgets_them() {
 fn a_network_that_fails_much_waits_whoever_it_tries() {
     let world = World::new();
     for guess in 0..31 {
-        let begun = world.begin(&format!("user/{guess}"), &Password("a guess of mine"));
+        let begun = world.guess(&format!("user/{guess}"));
         assert_eq!(reason(begun), "none", "{guess}");
     }
-    assert_eq!(reason(world.begin("user/x", &Password("a guess of mine"))), "LOGIN_BACKOFF");
+    assert_eq!(reason(world.guess("user/x")), "LOGIN_BACKOFF");
     // Wrong invitations count too.
     let invited = world.directory.start_enrolment("asi1-0", None, HOME, world.now());
     assert_eq!(reason(invited), "LOGIN_BACKOFF");
@@ -271,6 +261,40 @@ fn a_second_factor_is_due_once_it_is_confirmed_and_each_code_serves_once() {
     remove(None).expect("by an administrator");
     world.advance(MINUTE);
     world.tokens("user/alice");
+}
+
+#[test]
+fn a_code_is_taken_at_once_however_long_the_next_login_would_have_to_wait() {
+    let world = World::new();
+    let alice = id("user/alice");
+    world.enrolled("user/alice", Role::Analyst);
+    let (factor, uri) = world
+        .directory
+        .add_factor(&alice, FactorKind::Totp, world.now())
+        .expect("made");
+    let code = |world: &World| secret_in(&uri).code(world.now() / 30_000);
+    world
+        .directory
+        .confirm_factor(&alice, &factor.id, &code(&world), world.now())
+        .expect("confirmed");
+    for _ in 0..12 {
+        world.advance(15 * MINUTE);
+        world.guess("user/alice").expect("begun");
+    }
+    world.advance(15 * MINUTE);
+    let login = due(world.login("user/alice", PASSWORD));
+    world
+        .directory
+        .answer_second_factor(
+            &login,
+            FactorKind::Totp,
+            &code(&world),
+            &Sender::Loopback,
+            HOME,
+            world.now(),
+        )
+        .expect("logged in");
+    assert_eq!(reason(world.guess("user/alice")), "none", "forgotten");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn what_expired_is_forgotten() {
     let world = World::new();
     world.enrolled("user/alice", Role::Analyst);
     world.invite("user/bob", &[Role::Viewer]);
-    world.begin("user/carol", &Password("a guess of mine")).expect("begun");
+    world.guess("user/carol").expect("begun");
     let tokens = world.tokens("user/alice");
     let access = world.judge(&tokens.access).expect("good");
     let logout = world
