@@ -84,7 +84,11 @@ impl Session {
 
 /// Where the session lies.
 pub fn path(global: &Global) -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let config = || of("XDG_CONFIG_HOME").or_else(|| of("HOME").map(|home| home.join(".config")));
     let default = || config().map(|dir| dir.join("asterism").join("session.json"));
     global.session.clone().or_else(default)
@@ -129,7 +133,8 @@ pub async fn keep_fresh(global: &Global) {
 }
 
 async fn refresh_when_due(global: &Global) {
-    let Some((path, session)) = of(global).filter(|(_, session)| session.expires_at < now() + FRESH_SECONDS) else {
+    let Some((path, session)) = of(global).filter(|(_, session)| session.expires_at < now() + FRESH_SECONDS)
+    else {
         return;
     };
     let refreshed = async {

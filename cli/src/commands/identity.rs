@@ -100,7 +100,10 @@ pub async fn run(command: IdentityCommand, global: &Global, output: Output) -> R
             (None, token_id) => {
                 let id = token_id.unwrap_or_default();
                 client.revoke_token(&id).await?;
-                output.facts(&[("revoked", id.clone())], &json!({ "token_id": id, "revoked": true }));
+                output.facts(
+                    &[("revoked", id.clone())],
+                    &json!({ "token_id": id, "revoked": true }),
+                );
             }
         },
         IdentityCommand::Totp(command) => totp(command, &client, output).await?,
@@ -195,9 +198,10 @@ fn ways(principal: &Principal) -> String {
 }
 
 fn value(principal: &Principal) -> Value {
-    let factors = principal.second_factors.iter().map(|factor| {
-        json!({ "id": factor.id, "kind": "totp", "confirmed": factor.confirmed })
-    });
+    let factors = principal
+        .second_factors
+        .iter()
+        .map(|factor| json!({ "id": factor.id, "kind": "totp", "confirmed": factor.confirmed }));
     json!({
         "principal": bare(principal), "roles": principal.roles, "state": state(principal),
         "has_password": principal.has_password, "login_keys": principal.login_keys.len(),
@@ -227,7 +231,12 @@ fn show(principal: &Principal, output: Output) {
         ("created", time(principal.create_time.as_ref())),
         ("last login", time(principal.last_login_time.as_ref())),
     ];
-    facts.extend(principal.channel_keys.iter().map(|key| ("channel key", key.clone())));
+    facts.extend(
+        principal
+            .channel_keys
+            .iter()
+            .map(|key| ("channel key", key.clone())),
+    );
     facts.extend(principal.second_factors.iter().map(|factor| {
         let note = if factor.confirmed { "" } else { " (not confirmed)" };
         ("second factor", format!("{}{note}", factor.id))

@@ -29,10 +29,16 @@ pub async fn login(args: LoginArgs, global: &Global, output: Output) -> Result<(
     let kms = endpoints(global)?.kms;
     let client = Identity::new(Connection::lazy(&kms, Credentials::anonymous())?);
     let step = match &args.key_file {
-        Some(file) => client.login_with_key(&principal, &key(file)?, &args.audience).await?,
+        Some(file) => {
+            client
+                .login_with_key(&principal, &key(file)?, &args.audience)
+                .await?
+        }
         None => {
             let password = secret(args.password_file.as_deref(), "password: ")?;
-            client.login_with_password(&principal, password, &args.audience).await?
+            client
+                .login_with_password(&principal, password, &args.audience)
+                .await?
         }
     };
     let tokens = match step {
@@ -78,7 +84,9 @@ async fn second_factor(
 /// Ends the session here and at kms.
 pub async fn logout(global: &Global, output: Output) -> Result<(), CliError> {
     let Some((path, session)) = session::of(global) else {
-        return Err(CliError::Usage("there is no session with these services".to_owned()));
+        return Err(CliError::Usage(
+            "there is no session with these services".to_owned(),
+        ));
     };
     // What the service thinks of it, the file goes.
     let ended = identity(global)?.logout().await;
@@ -130,10 +138,14 @@ pub(crate) fn secret(file: Option<&Path>, ask: &str) -> Result<Zeroizing<Vec<u8>
 /// A private key to log in with.
 pub(crate) fn key(file: &Path) -> Result<SigningKey, CliError> {
     let bytes = read(file)?;
-    let key = str::from_utf8(&bytes).ok().and_then(|pem| login_key::from_pem(pem).ok());
+    let key = str::from_utf8(&bytes)
+        .ok()
+        .and_then(|pem| login_key::from_pem(pem).ok());
     key.ok_or_else(|| {
         let shown = file.display();
-        CliError::Usage(format!("{shown} is not a P-256 key in PKCS#8 PEM; `asterism identity keygen` makes one"))
+        CliError::Usage(format!(
+            "{shown} is not a P-256 key in PKCS#8 PEM; `asterism identity keygen` makes one"
+        ))
     })
 }
 
@@ -146,6 +158,8 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
 /// Asks on the terminal, without an echo.
 pub(crate) fn prompt(ask: &str) -> Result<Zeroizing<String>, CliError> {
     rpassword::prompt_password(ask).map(Zeroizing::new).map_err(|_| {
-        CliError::Usage("there is no terminal to ask on: name a file, for instance --password-file".to_owned())
+        CliError::Usage(
+            "there is no terminal to ask on: name a file, for instance --password-file".to_owned(),
+        )
     })
 }

@@ -253,10 +253,15 @@ impl Common {
         })?;
         self.limits.check()?;
         let identity = &self.identity;
-        at_least("identity.trust_max_age_seconds", identity.trust_max_age_seconds, 2)?;
+        at_least(
+            "identity.trust_max_age_seconds",
+            identity.trust_max_age_seconds,
+            2,
+        )?;
         if !identity.accept_authority_tokens && !self.channel.is_on() {
             let key = "identity.accept_authority_tokens";
-            let needed = "may be false only with channel.static_key_file: services prove themselves over the channel";
+            let needed =
+                "may be false only with channel.static_key_file: services prove themselves over the channel";
             return Err(ConfigError::invalid(key, needed));
         }
         at_least("outbox_max_events", self.outbox_max_events, 1)

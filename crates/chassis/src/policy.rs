@@ -29,17 +29,26 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.audit.v1.AuditService/VerifyLog", READ_LOG),
     ("asterism.audit.v1.AuditService/WatchEvents", READ_LOG),
     ("asterism.identity.v1.IdentityService/AddSecondFactor", ONESELF),
-    ("asterism.identity.v1.IdentityService/ConfirmSecondFactor", ONESELF),
+    (
+        "asterism.identity.v1.IdentityService/ConfirmSecondFactor",
+        ONESELF,
+    ),
     ("asterism.identity.v1.IdentityService/CreateInvitation", PEOPLE),
     ("asterism.identity.v1.IdentityService/DeletePrincipal", PEOPLE),
     ("asterism.identity.v1.IdentityService/GetPrincipal", ONESELF),
     ("asterism.identity.v1.IdentityService/ListPrincipals", READ_PEOPLE),
     ("asterism.identity.v1.IdentityService/Logout", ONESELF),
     ("asterism.identity.v1.IdentityService/RemoveSecondFactor", ONESELF),
-    ("asterism.identity.v1.IdentityService/RevokePrincipalTokens", ONESELF),
+    (
+        "asterism.identity.v1.IdentityService/RevokePrincipalTokens",
+        ONESELF,
+    ),
     ("asterism.identity.v1.IdentityService/RevokeToken", PEOPLE),
     ("asterism.identity.v1.IdentityService/UpdatePrincipal", PEOPLE),
-    ("asterism.identity.v1.IdentityService/WatchTrust", &[Admin, Service]),
+    (
+        "asterism.identity.v1.IdentityService/WatchTrust",
+        &[Admin, Service],
+    ),
     ("asterism.identity.v1.IdentityService/WhoAmI", ONESELF),
     (
         "asterism.inference.v1.EncryptedInferenceService/CompileModel",
@@ -215,7 +224,10 @@ mod tests {
                 "{method}"
             );
             let about_oneself = *roles == ONESELF && method.contains(".IdentityService/");
-            assert!(!roles.contains(&Viewer) || reads_metadata(method) || about_oneself, "{method}");
+            assert!(
+                !roles.contains(&Viewer) || reads_metadata(method) || about_oneself,
+                "{method}"
+            );
         }
     }
 

@@ -78,7 +78,9 @@ impl Identity {
             roles: roles.to_vec(),
             lifetime,
         };
-        self.connection.once(self.client().create_invitation(request)).await
+        self.connection
+            .once(self.client().create_invitation(request))
+            .await
     }
 
     /// Uses an invitation up; with `bind`, logins are possible only over the channel of this connection's static key from then on.
@@ -141,7 +143,9 @@ impl Identity {
         let (login, request) = opaque::Login::start(&password)?;
         let started = self.start(principal, request, audience).await?;
         let Some(Challenge::CredentialResponse(response)) = started.challenge else {
-            return Err(ClientError::Protocol("a login by password was not answered as one"));
+            return Err(ClientError::Protocol(
+                "a login by password was not answered as one",
+            ));
         };
         let principal = principal.to_owned();
         let finalization = match stretch(move || login.finish(&principal, &password, &response)).await? {
@@ -166,8 +170,7 @@ impl Identity {
         let Some(Challenge::KeyChallenge(challenge)) = started.challenge else {
             return Err(ClientError::Protocol("a login by key was not answered as one"));
         };
-        let statement =
-            login_key::login_statement(&challenge, principal, audience, &self.anonymous.sender());
+        let statement = login_key::login_statement(&challenge, principal, audience, &self.anonymous.sender());
         let signature = key.sign(&statement).to_der();
         self.finish(started.login, Proof::Signature(signature)).await
     }
@@ -184,7 +187,11 @@ impl Identity {
             kind: kind.into(),
             answer: answer.to_owned(),
         };
-        outcome(self.anonymous.once(self.open().answer_second_factor(request)).await?)
+        outcome(
+            self.anonymous
+                .once(self.open().answer_second_factor(request))
+                .await?,
+        )
     }
 
     /// A fresh access token of a session.
@@ -235,7 +242,9 @@ impl Identity {
 
     /// One principal.
     pub async fn principal(&self, principal: &str) -> Result<pb::Principal, ClientError> {
-        let request = pb::GetPrincipalRequest { name: name(principal) };
+        let request = pb::GetPrincipalRequest {
+            name: name(principal),
+        };
         self.connection
             .retrying(|| client_call!(self, get_principal, request))
             .await
@@ -262,7 +271,9 @@ impl Identity {
 
     /// Deletes a principal.
     pub async fn delete(&self, principal: &str) -> Result<(), ClientError> {
-        let request = pb::DeletePrincipalRequest { name: name(principal) };
+        let request = pb::DeletePrincipalRequest {
+            name: name(principal),
+        };
         self.connection
             .once(self.client().delete_principal(request))
             .await
@@ -271,7 +282,9 @@ impl Identity {
 
     /// Ends all sessions of a principal and refuses all its tokens.
     pub async fn revoke_all(&self, principal: &str) -> Result<pb::Principal, ClientError> {
-        let request = pb::RevokePrincipalTokensRequest { name: name(principal) };
+        let request = pb::RevokePrincipalTokensRequest {
+            name: name(principal),
+        };
         self.connection
             .retrying(|| client_call!(self, revoke_principal_tokens, request))
             .await
@@ -411,8 +424,13 @@ mod tests {
 
     #[test]
     fn a_short_password_is_refused_with_its_length() {
-        let refused = check_new_password("pässwört".as_bytes()).expect_err("refused").to_string();
-        assert!(refused.contains("has 8 characters") && refused.contains("at least 12"), "{refused}");
+        let refused = check_new_password("pässwört".as_bytes())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            refused.contains("has 8 characters") && refused.contains("at least 12"),
+            "{refused}"
+        );
         check_new_password("zwölf Zeich.".as_bytes()).expect("twelve characters");
         assert!(check_new_password(&[b'x'; 1025]).is_err());
     }

@@ -45,8 +45,7 @@ impl<'a> Unverified<'a> {
         let (header, payload) = signed.split_once('.').ok_or(MALFORMED)?;
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| MALFORMED)?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        let kid_is_decent =
-            (1..=MAX_KID_BYTES).contains(&header.kid.len()) && header.kid.bytes().all(plain);
+        let kid_is_decent = (1..=MAX_KID_BYTES).contains(&header.kid.len()) && header.kid.bytes().all(plain);
         if header.alg != ALGORITHM || header.typ != TYPE || !kid_is_decent {
             return Err(MALFORMED);
         }
@@ -107,26 +106,37 @@ mod tests {
     }
 
     fn joined(header: &str, payload: &[u8], signature: &[u8]) -> String {
-        [header.as_bytes(), payload, signature].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".")
+        [header.as_bytes(), payload, signature]
+            .map(|part| URL_SAFE_NO_PAD.encode(part))
+            .join(".")
     }
 
     /// RFC 7515, A.3: key, header, payload and signature of its example for ES256. Its header has no kid, so that it must be
     /// refused here; its signature is checked below the header's rules.
     #[test]
     fn the_signature_of_rfc_7515_verifies() {
-        let d = URL_SAFE_NO_PAD.decode("jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI").expect("key");
+        let d = URL_SAFE_NO_PAD
+            .decode("jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI")
+            .expect("key");
         let key = SigningKey::from_bytes(&d).expect("key");
         let signed = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
-        let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
-        let signature = Signature::from_fixed(&URL_SAFE_NO_PAD.decode(signature).expect("text")).expect("form");
-        key.verifying_key().verify(signed.as_bytes(), &signature).expect("verifies");
+        let signature =
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+        let signature =
+            Signature::from_fixed(&URL_SAFE_NO_PAD.decode(signature).expect("text")).expect("form");
+        key.verifying_key()
+            .verify(signed.as_bytes(), &signature)
+            .expect("verifies");
         let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_fixed()));
         assert!(Unverified::parse(&token).is_err(), "a header without kid and typ");
     }
 
     #[test]
     fn a_token_opens_with_its_key_only() {
-        let (key, other) = (SigningKey::generate().expect("key"), SigningKey::generate().expect("key"));
+        let (key, other) = (
+            SigningKey::generate().expect("key"),
+            SigningKey::generate().expect("key"),
+        );
         let token = sign(&key, "k1", b"payload");
         assert_eq!(Unverified::parse(&token).expect("form").kid(), "k1");
         assert_eq!(opened(&token, &key).expect("opens"), b"payload");
@@ -137,7 +147,11 @@ mod tests {
     fn other_algorithms_and_headers_are_refused_before_any_key() {
         let key = SigningKey::generate().expect("key");
         let sign_raw = |header: &str| {
-            let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(b"{}"));
+            let signed = format!(
+                "{}.{}",
+                URL_SAFE_NO_PAD.encode(header),
+                URL_SAFE_NO_PAD.encode(b"{}")
+            );
             let signature = key.sign(signed.as_bytes()).to_fixed();
             format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
         };
@@ -171,7 +185,13 @@ mod tests {
         mac.update(signed.as_bytes());
         let confused = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
         assert!(opened(&confused, &key).is_err());
-        assert!(opened(&joined(r#"{"alg":"none","typ":"at+jwt","kid":"k1"}"#, b"{}", b""), &key).is_err());
+        assert!(
+            opened(
+                &joined(r#"{"alg":"none","typ":"at+jwt","kid":"k1"}"#, b"{}", b""),
+                &key
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -17,8 +17,10 @@ pub fn from_pem(pem: &str) -> Result<SigningKey, CryptoError> {
 
 /// The private key as [`from_pem`] reads it: handle with care.
 pub fn to_pem(key: &SigningKey) -> Zeroizing<String> {
-    let key = p256::SecretKey::from_slice(key.to_secret_bytes().expose()).expect("a signing key is a scalar of P-256");
-    key.to_pkcs8_pem(LineEnding::LF).expect("a scalar of P-256 has a PKCS#8 form")
+    let key = p256::SecretKey::from_slice(key.to_secret_bytes().expose())
+        .expect("a signing key is a scalar of P-256");
+    key.to_pkcs8_pem(LineEnding::LF)
+        .expect("a scalar of P-256 has a PKCS#8 form")
 }
 
 /// What a key signs to log in: good for one challenge, one principal, one audience and one sender (a static key of the channel as

@@ -9,10 +9,10 @@
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use opaque_ke::{
-    CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration, ClientRegistrationFinishParameters,
-    CredentialFinalization, CredentialRequest, CredentialResponse, Identifiers, RegistrationRequest,
-    RegistrationResponse, RegistrationUpload, Ristretto255, ServerLogin, ServerLoginParameters, ServerRegistration,
-    ServerSetup, TripleDh,
+    CipherSuite, ClientLogin, ClientLoginFinishParameters, ClientRegistration,
+    ClientRegistrationFinishParameters, CredentialFinalization, CredentialRequest, CredentialResponse,
+    Identifiers, RegistrationRequest, RegistrationResponse, RegistrationUpload, Ristretto255, ServerLogin,
+    ServerLoginParameters, ServerRegistration, ServerSetup, TripleDh,
     errors::{InternalError, ProtocolError},
     generic_array::{ArrayLength, GenericArray},
     ksf::Ksf,
@@ -129,8 +129,10 @@ impl Server {
     /// # Errors
     /// [`CryptoError::Malformed`]
     pub fn register(&self, name: &str, request: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let request = RegistrationRequest::deserialize(sized(request, REGISTRATION_REQUEST)?).map_err(malformed)?;
-        let started = ServerRegistration::<Suite>::start(&self.0, request, name.as_bytes()).map_err(malformed)?;
+        let request =
+            RegistrationRequest::deserialize(sized(request, REGISTRATION_REQUEST)?).map_err(malformed)?;
+        let started =
+            ServerRegistration::<Suite>::start(&self.0, request, name.as_bytes()).map_err(malformed)?;
         Ok(started.message.serialize().to_vec())
     }
 
@@ -139,7 +141,8 @@ impl Server {
     /// # Errors
     /// [`CryptoError::Malformed`]
     pub fn accept(upload: &[u8]) -> Result<SecretBytes, CryptoError> {
-        let upload = RegistrationUpload::deserialize(sized(upload, REGISTRATION_UPLOAD)?).map_err(malformed)?;
+        let upload =
+            RegistrationUpload::deserialize(sized(upload, REGISTRATION_UPLOAD)?).map_err(malformed)?;
         let record = ServerRegistration::<Suite>::finish(upload);
         Ok(SecretBytes::new(record.serialize().to_vec()))
     }
@@ -154,7 +157,8 @@ impl Server {
         record: Option<&SecretBytes>,
         request: &[u8],
     ) -> Result<(Challenged, Vec<u8>), CryptoError> {
-        let request = CredentialRequest::deserialize(sized(request, CREDENTIAL_REQUEST)?).map_err(malformed)?;
+        let request =
+            CredentialRequest::deserialize(sized(request, CREDENTIAL_REQUEST)?).map_err(malformed)?;
         let record = record
             .map(|record| ServerRegistration::deserialize(record.expose()))
             .transpose()
@@ -216,7 +220,8 @@ impl Registration {
     /// # Errors
     /// [`CryptoError::Malformed`]
     pub fn finish(self, name: &str, password: &[u8], response: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let response = RegistrationResponse::deserialize(sized(response, REGISTRATION_RESPONSE)?).map_err(malformed)?;
+        let response =
+            RegistrationResponse::deserialize(sized(response, REGISTRATION_RESPONSE)?).map_err(malformed)?;
         let parameters = ClientRegistrationFinishParameters::new(identifiers(name), None);
         let finished = self
             .0
@@ -245,7 +250,8 @@ impl Login {
     /// [`CryptoError::Authentication`] for a wrong password, somebody whom the server does not know, and a server that is not the one
     /// of the registration alike; [`CryptoError::Malformed`].
     pub fn finish(self, name: &str, password: &[u8], response: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let response = CredentialResponse::deserialize(sized(response, CREDENTIAL_RESPONSE)?).map_err(malformed)?;
+        let response =
+            CredentialResponse::deserialize(sized(response, CREDENTIAL_RESPONSE)?).map_err(malformed)?;
         let parameters = ClientLoginFinishParameters::new(Some(CONTEXT), identifiers(name), None);
         let finished = self
             .0
@@ -323,11 +329,22 @@ mod tests {
         let again = Server::from_bytes(server.to_secret_bytes().expose()).expect("read back");
         login(&again, Some(&record), ALICE, PASSWORD).expect("logged in");
         let refused = Err(CryptoError::Authentication);
-        assert_eq!(login(&server, Some(&record), ALICE, b"correct horse battery stapl"), refused);
+        assert_eq!(
+            login(&server, Some(&record), ALICE, b"correct horse battery stapl"),
+            refused
+        );
         assert_eq!(login(&server, None, ALICE, PASSWORD), refused, "unknown");
-        assert_eq!(login(&server, Some(&record), "user/bob", PASSWORD), refused, "another's record");
+        assert_eq!(
+            login(&server, Some(&record), "user/bob", PASSWORD),
+            refused,
+            "another's record"
+        );
         let other = Server::generate().expect("keys");
-        assert_eq!(login(&other, Some(&record), ALICE, PASSWORD), refused, "another server");
+        assert_eq!(
+            login(&other, Some(&record), ALICE, PASSWORD),
+            refused,
+            "another server"
+        );
     }
 
     #[test]
@@ -335,10 +352,18 @@ mod tests {
         let server = Server::generate().expect("keys");
         let record = registered(&server, ALICE, PASSWORD);
         let (login, request) = Login::start(PASSWORD).expect("started");
-        let (first, response) = server.challenge(ALICE, Some(&record), &request).expect("answered");
+        let (first, response) = server
+            .challenge(ALICE, Some(&record), &request)
+            .expect("answered");
         let proof = login.finish(ALICE, PASSWORD, &response).expect("finished");
-        let (second, _) = server.challenge(ALICE, Some(&record), &request).expect("answered");
-        assert_eq!(second.finish(&proof), Err(CryptoError::Authentication), "replayed");
+        let (second, _) = server
+            .challenge(ALICE, Some(&record), &request)
+            .expect("answered");
+        assert_eq!(
+            second.finish(&proof),
+            Err(CryptoError::Authentication),
+            "replayed"
+        );
         assert_eq!(first.finish(&proof), Ok(()));
     }
 
@@ -364,7 +389,11 @@ mod tests {
         let upload = registration.finish(ALICE, PASSWORD, &response).expect("finished");
         let record = Server::accept(&upload).expect("kept");
         for message in [&request, &response, &upload, record.expose()] {
-            assert!(!message.windows(8).any(|window| PASSWORD.windows(8).any(|part| part == window)));
+            assert!(
+                !message
+                    .windows(8)
+                    .any(|window| PASSWORD.windows(8).any(|part| part == window))
+            );
         }
     }
 

@@ -36,7 +36,9 @@ impl TotpSecret {
 
     /// The code of the step with this number (seconds since 1970 by 30).
     pub fn code(&self, step: u64) -> String {
-        self.generator().generate(step.saturating_mul(STEP_SECONDS)).to_string()
+        self.generator()
+            .generate(step.saturating_mul(STEP_SECONDS))
+            .to_string()
     }
 
     /// The step to which `code` belongs, if that is the present one or a neighbour, and later than `after`: who keeps the
@@ -90,14 +92,28 @@ mod tests {
     #[test]
     fn a_code_counts_in_its_step_and_beside_it_and_once() {
         let code = secret().code(1000);
-        for (step, good) in [(998, false), (999, true), (1000, true), (1001, true), (1002, false)] {
-            assert_eq!(secret().check(&code, step * STEP_SECONDS, None).is_some(), good, "{step}");
+        for (step, good) in [
+            (998, false),
+            (999, true),
+            (1000, true),
+            (1001, true),
+            (1002, false),
+        ] {
+            assert_eq!(
+                secret().check(&code, step * STEP_SECONDS, None).is_some(),
+                good,
+                "{step}"
+            );
         }
         let now = 1000 * STEP_SECONDS;
         let used = secret().check(&code, now, None);
         assert_eq!(used, Some(1000));
         assert_eq!(secret().check(&code, now, used), None, "a second time");
-        assert_eq!(secret().check(&secret().code(999), now, used), None, "an earlier one after it");
+        assert_eq!(
+            secret().check(&secret().code(999), now, used),
+            None,
+            "an earlier one after it"
+        );
         assert_eq!(secret().check(&secret().code(1001), now, used), Some(1001));
     }
 

@@ -183,7 +183,8 @@ impl Directory {
 fn opaque_keys(records: &dyn Records, vault: &Vault) -> Result<opaque::Server, DirectoryError> {
     if let Some(sealed) = records.get(OPAQUE_KEYS)? {
         let bytes = vault.open_sealed("opaque-keys", "", &sealed)?;
-        return opaque::Server::from_bytes(bytes.expose()).map_err(|_| DirectoryError::Damaged("OPAQUE's keys"));
+        return opaque::Server::from_bytes(bytes.expose())
+            .map_err(|_| DirectoryError::Damaged("OPAQUE's keys"));
     }
     let server = opaque::Server::generate()?;
     let sealed = vault.seal("opaque-keys", "", server.to_secret_bytes().expose())?;

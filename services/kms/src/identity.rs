@@ -370,9 +370,7 @@ impl IdentityService for IdentityAdapter {
         self.on_directory("kms.ConfirmSecondFactor", request, |on, message, trail| {
             trail.resource(wire::name(on.own()));
             let (factor, answer) = (&message.factor_id, &message.answer);
-            let confirmed = on
-                .directory
-                .confirm_factor(on.own(), factor, answer, on.now_ms)?;
+            let confirmed = on.directory.confirm_factor(on.own(), factor, answer, on.now_ms)?;
             Ok(wire::principal(confirmed))
         })
         .await

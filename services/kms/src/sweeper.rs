@@ -38,7 +38,9 @@ pub(crate) async fn run_directory(directory: Weak<Directory>, clock: Clock, ever
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        let Some(directory) = directory.upgrade() else { return };
+        let Some(directory) = directory.upgrade() else {
+            return;
+        };
         let now_ms = clock();
         match tokio::task::spawn_blocking(move || directory.sweep(now_ms)).await {
             Ok(Ok(())) => {}

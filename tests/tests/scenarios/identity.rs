@@ -65,7 +65,10 @@ fn done(step: LoginOutcome) -> Tokens {
 
 async fn login(client: &Identity, principal: &str, password: &str) -> Result<Tokens, ClientError> {
     let password = password.as_bytes().to_vec().into();
-    client.login_with_password(principal, password, &[]).await.map(done)
+    client
+        .login_with_password(principal, password, &[])
+        .await
+        .map(done)
 }
 
 /// Alice, enrolled and logged in on this machine.
@@ -87,7 +90,11 @@ async fn everywhere(services: &Services) -> [Result<(), ClientError>; 4] {
         services.kms.list_keys(1, "").await.map(|_| ()),
         services.ingest.list(1, "").await.map(|_| ()),
         services.inference.list(1, "").await.map(|_| ()),
-        services.audit.list(ListEventsRequest::default()).await.map(|_| ()),
+        services
+            .audit
+            .list(ListEventsRequest::default())
+            .await
+            .map(|_| ()),
     ]
 }
 
@@ -138,11 +145,7 @@ async fn what_is_revoked_is_refused_by_every_service_within_two_seconds() {
 
     let services = as_holder(&endpoints, &first.access_token);
     taken_everywhere(&services).await;
-    let mut events = services
-        .audit
-        .watch(EventFilter::default(), None)
-        .await
-        .unwrap();
+    let mut events = services.audit.watch(EventFilter::default(), None).await.unwrap();
     admin.update(ALICE, disabled, &["state"]).await.unwrap();
     let took = refused_everywhere(&services, "TOKEN_REVOKED").await;
     assert!(took < bound, "a disabled principal: {took:?}");
@@ -214,7 +217,10 @@ async fn what_is_revoked_is_refused_by_every_service_within_two_seconds() {
 /// A connection over the channel to a service of a constellation.
 fn over(world: &World, service: &str, own: &Arc<StaticKey>, credentials: Credentials) -> Connection {
     let channels = world.constellation.channels();
-    let there = channels.iter().find(|channel| channel.service == service).unwrap();
+    let there = channels
+        .iter()
+        .find(|channel| channel.service == service)
+        .unwrap();
     let pin = Pin {
         own: own.clone(),
         service_key: there.key,
@@ -243,7 +249,10 @@ async fn a_token_is_good_only_over_the_channel_that_it_was_given_over() {
         .who_am_i()
         .await
         .unwrap();
-    assert_eq!((me.principal.as_str(), me.methods.as_slice()), ("principals/user/alice", &["pop".to_owned()][..]));
+    assert_eq!(
+        (me.principal.as_str(), me.methods.as_slice()),
+        ("principals/user/alice", &["pop".to_owned()][..])
+    );
     assert_eq!(me.channel_key, own.public().to_string());
 
     let ingest = |own: &Arc<StaticKey>, token: Credentials| Ingest::new(over(&world, "ingest", own, token));
@@ -252,15 +261,29 @@ async fn a_token_is_good_only_over_the_channel_that_it_was_given_over() {
         assert!(begun.elapsed() < Duration::from_secs(10), "never taken");
     }
     let mismatch = "CHANNEL_MISMATCH";
-    assert_eq!(reason(ingest(&thief, token()).list(1, "").await), mismatch, "stolen");
+    assert_eq!(
+        reason(ingest(&thief, token()).list(1, "").await),
+        mismatch,
+        "stolen"
+    );
     let plain = as_holder(&endpoints, &tokens.access_token);
     for answer in everywhere(&plain).await {
         assert_eq!(reason(answer), mismatch, "in the clear");
     }
     // The refresh token is bound as well, and the principal to this key.
     let from = |own: &Arc<StaticKey>| Identity::new(over(&world, "kms", own, Credentials::anonymous()));
-    assert_eq!(reason(from(&thief).refresh(&tokens.refresh_token).await), mismatch);
-    assert_eq!(reason(at(&endpoints.kms, Credentials::anonymous()).refresh(&tokens.refresh_token).await), mismatch);
+    assert_eq!(
+        reason(from(&thief).refresh(&tokens.refresh_token).await),
+        mismatch
+    );
+    assert_eq!(
+        reason(
+            at(&endpoints.kms, Credentials::anonymous())
+                .refresh(&tokens.refresh_token)
+                .await
+        ),
+        mismatch
+    );
     from(&own).refresh(&tokens.refresh_token).await.unwrap();
     let elsewhere = from(&thief).login_with_key(ALICE, &key, &[]).await;
     assert_eq!(reason(elsewhere.map(done)), mismatch);
@@ -270,8 +293,17 @@ async fn a_token_is_good_only_over_the_channel_that_it_was_given_over() {
     let invitation = invited(&admin(&world), "user/bob", &["analyst"]).await;
     client.enrol(&invitation, password(), false).await.unwrap();
     let bob = login(&client, "user/bob", PASSWORD).await.unwrap();
-    as_holder(&endpoints, &bob.access_token).kms.list_keys(1, "").await.unwrap();
-    let over_channel = Kms::new(over(&world, "kms", &own, Credentials::token(bob.access_token.as_str())));
+    as_holder(&endpoints, &bob.access_token)
+        .kms
+        .list_keys(1, "")
+        .await
+        .unwrap();
+    let over_channel = Kms::new(over(
+        &world,
+        "kms",
+        &own,
+        Credentials::token(bob.access_token.as_str()),
+    ));
     assert_eq!(reason(over_channel.list_keys(1, "").await), mismatch);
     world.constellation.shutdown().await;
 }
@@ -302,7 +334,9 @@ async fn tokens_are_for_the_services_that_they_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_wire_nor_disk_nor_log_ever_holds_the_password() {
     let world = World::start().await;
-    let plain: SocketAddr = world.constellation.endpoints().kms["http://".len()..].parse().unwrap();
+    let plain: SocketAddr = world.constellation.endpoints().kms["http://".len()..]
+        .parse()
+        .unwrap();
     let recorder = Recorder::before(plain).await;
     let client = at(&format!("http://{}", recorder.at), Credentials::anonymous());
     let invitation = invited(&admin(&world), ALICE, &ROLES).await;
@@ -311,12 +345,20 @@ async fn neither_wire_nor_disk_nor_log_ever_holds_the_password() {
     let wrong = login(&client, ALICE, "swordfish in a bowI").await;
     let unknown = login(&client, "user/nobody", PASSWORD).await;
     let text = |refused: Result<Tokens, ClientError>| match refused {
-        Err(ClientError::Refused { code, reason, message, .. }) => (code, reason, message),
+        Err(ClientError::Refused {
+            code,
+            reason,
+            message,
+            ..
+        }) => (code, reason, message),
         other => panic!("not refused: {:?}", other.map(|_| ())),
     };
     let (wrong, unknown) = (text(wrong), text(unknown));
     assert_eq!(wrong, unknown, "who is unknown is told apart");
-    assert_eq!((wrong.0, wrong.1.as_str()), (Code::Unauthenticated, "LOGIN_FAILED"));
+    assert_eq!(
+        (wrong.0, wrong.1.as_str()),
+        (Code::Unauthenticated, "LOGIN_FAILED")
+    );
     assert!(recorder.saw(b"principals/user/alice"), "nothing was recorded");
     assert!(!recorder.saw(PASSWORD.as_bytes()) && !recorder.saw(b"swordfish"));
 
@@ -328,7 +370,12 @@ async fn neither_wire_nor_disk_nor_log_ever_holds_the_password() {
             operation: "kms.FinishLogin".into(),
             ..EventFilter::default()
         };
-        let events = audit.list_all(filter).await.unwrap().into_iter().filter_map(|entry| entry.event);
+        let events = audit
+            .list_all(filter)
+            .await
+            .unwrap()
+            .into_iter()
+            .filter_map(|entry| entry.event);
         let failed: Vec<String> = events
             .filter(|event| event.reason == "LOGIN_FAILED")
             .map(|event| event.resource)
@@ -345,7 +392,11 @@ async fn neither_wire_nor_disk_nor_log_ever_holds_the_password() {
     let mut named = false;
     for file in files(world.dir.path()) {
         let bytes = std::fs::read(&file).unwrap();
-        let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let holds = |secret: &str| {
+            bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes())
+        };
         for secret in secrets {
             assert!(!holds(secret), "{} holds a secret", file.display());
         }
@@ -424,17 +475,25 @@ async fn a_service_that_hears_nothing_of_kms_refuses_until_it_does_again() {
         let begun = Instant::now();
         loop {
             let answer = ask(&tokens.access_token).await;
-            let found = answer.as_ref().err().map(|error| error.reason().unwrap_or("none").to_owned());
+            let found = answer
+                .as_ref()
+                .err()
+                .map(|error| error.reason().unwrap_or("none").to_owned());
             if found.as_deref() == expected {
                 return begun.elapsed();
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{found:?} and not {expected:?}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{found:?} and not {expected:?}"
+            );
         }
     };
     until(None).await;
     two.kms.shutdown().await;
     until(Some("TRUST_STALE")).await;
-    ask(&minted).await.expect("a token of the authority key needs no word of kms");
+    ask(&minted)
+        .await
+        .expect("a token of the authority key needs no word of kms");
     let listener = TcpListener::bind(two.kms_at).await.unwrap();
     let kms = kms_over(&two.dir, listener).await;
     until(None).await;

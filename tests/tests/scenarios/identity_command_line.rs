@@ -27,7 +27,12 @@ impl Drop for World {
 
 fn asterism() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_asterism-under-test"));
-    for name in ["ASTERISM_ADDR", "ASTERISM_DATA", "ASTERISM_SESSION", "ASTERISM_TOKEN_FILE"] {
+    for name in [
+        "ASTERISM_ADDR",
+        "ASTERISM_DATA",
+        "ASTERISM_SESSION",
+        "ASTERISM_TOKEN_FILE",
+    ] {
         command.env_remove(name);
     }
     command
@@ -57,7 +62,9 @@ impl World {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(up.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("did not start: {line:?}"));
         Self {
             dir,
@@ -121,7 +128,10 @@ fn text(path: &Path) -> &str {
 fn people_enrol_log_in_and_are_who_they_say() {
     let world = World::start();
     let invitation = PathBuf::from(world.ready["invitation_file"].as_str().unwrap());
-    assert_eq!(std::fs::metadata(&invitation).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&invitation).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let (good, short) = (
         world.private("good", "correct horse battery\n"),
         world.private("short", "hunter2\n"),
@@ -148,13 +158,22 @@ fn people_enrol_log_in_and_are_who_they_say() {
     world.refused("s", &args, 5, "INVITATION_INVALID");
 
     world.refused("s", &["whoami"], 5, "asterism login");
-    let log_in = ["login", "--principal", "user/admin", "--password-file", text(&good)];
+    let log_in = [
+        "login",
+        "--principal",
+        "user/admin",
+        "--password-file",
+        text(&good),
+    ];
     let session = world.value("s", &log_in);
     assert_eq!(session["principal"], "user/admin");
     let mode = std::fs::metadata(world.path("s")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let me = world.value("s", &["whoami"]);
-    assert_eq!((&me["principal"], &me["token_id"]), (&session["principal"], &session["token_id"]));
+    assert_eq!(
+        (&me["principal"], &me["token_id"]),
+        (&session["principal"], &session["token_id"])
+    );
     assert_eq!(me["roles"], serde_json::json!(["admin"]));
     assert_eq!(me["methods"], serde_json::json!(["pwd"]));
     // The session is what other commands use.
@@ -166,14 +185,29 @@ fn people_enrol_log_in_and_are_who_they_say() {
     world.value("s", &[&invite[..], &[text(&file)]].concat());
     let key = world.path("bob.pem");
     world.value("s", &["identity", "keygen", "--out", text(&key)]);
-    let enrol_key = ["identity", "enrol", "--invitation-file", text(&file), "--key-file", text(&key)];
+    let enrol_key = [
+        "identity",
+        "enrol",
+        "--invitation-file",
+        text(&file),
+        "--key-file",
+        text(&key),
+    ];
     assert_eq!(world.value("b", &enrol_key)["login_keys"], 1);
     let by_key = ["login", "--principal", "user/bob", "--key-file", text(&key)];
     world.value("b", &by_key);
-    world.run("b", &["keys", "list"]).status.success().then_some(()).unwrap();
+    world
+        .run("b", &["keys", "list"])
+        .status
+        .success()
+        .then_some(())
+        .unwrap();
     world.refused("b", &["identity", "list"], 5, "POLICY_DENIED");
     world.refused("b", &["identity", "show", "user/admin"], 5, "NOT_ONESELF");
-    assert_eq!(world.value("b", &["identity", "show", "user/bob"])["state"], "enabled");
+    assert_eq!(
+        world.value("b", &["identity", "show", "user/bob"])["state"],
+        "enabled"
+    );
     world.value("s", &["identity", "disable", "user/bob"]);
     world.refused("b", &["keys", "list"], 5, "TOKEN_REVOKED");
     world.refused("b", &by_key, 5, "PRINCIPAL_DISABLED");
@@ -183,11 +217,23 @@ fn people_enrol_log_in_and_are_who_they_say() {
     world.refused("b", &["whoami"], 5, "TOKEN_REVOKED");
 
     let wrong = world.private("wrong", "correct horse batterY\n");
-    let wrong = ["login", "--principal", "user/admin", "--password-file", text(&wrong)];
+    let wrong = [
+        "login",
+        "--principal",
+        "user/admin",
+        "--password-file",
+        text(&wrong),
+    ];
     world.refused("w", &wrong, 5, "LOGIN_FAILED");
     let exposed = world.private("exposed", "correct horse battery\n");
     std::fs::set_permissions(&exposed, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let exposed = ["login", "--principal", "user/admin", "--password-file", text(&exposed)];
+    let exposed = [
+        "login",
+        "--principal",
+        "user/admin",
+        "--password-file",
+        text(&exposed),
+    ];
     world.refused("w", &exposed, 1, "chmod 600");
 
     assert_eq!(world.value("s", &["logout"])["logged_out"], true);
@@ -201,15 +247,30 @@ fn a_second_factor_is_asked_for_at_the_login() {
     let invitation = world.ready["invitation_file"].as_str().unwrap();
     let password = world.private("password", "correct horse battery\n");
     let password = text(&password);
-    let enrol = ["identity", "enrol", "--invitation-file", invitation, "--password-file", password];
+    let enrol = [
+        "identity",
+        "enrol",
+        "--invitation-file",
+        invitation,
+        "--password-file",
+        password,
+    ];
     world.value("s", &enrol);
     let log_in = ["login", "--principal", "user/admin", "--password-file", password];
     world.value("s", &log_in);
     let made = world.value("s", &["identity", "totp", "add"]);
     let uri = made["uri"].as_str().unwrap();
-    assert!(uri.starts_with("otpauth://totp/Asterism:user%2Fadmin?secret="), "{uri}");
+    assert!(
+        uri.starts_with("otpauth://totp/Asterism:user%2Fadmin?secret="),
+        "{uri}"
+    );
     let id = made["id"].as_str().unwrap();
-    world.refused("s", &["identity", "totp", "confirm", id, "000000"], 5, "SECOND_FACTOR_FAILED");
+    world.refused(
+        "s",
+        &["identity", "totp", "confirm", id, "000000"],
+        5,
+        "SECOND_FACTOR_FAILED",
+    );
     // Not confirmed, it does not count.
     world.value("s", &log_in);
     let code = code_of(uri);
@@ -224,7 +285,12 @@ fn a_second_factor_is_asked_for_at_the_login() {
     world.value("t", &with_next);
     let me = world.value("t", &["whoami"]);
     assert_eq!(me["methods"], serde_json::json!(["pwd", "otp"]));
-    world.refused("t", &["identity", "totp", "remove", id, &next], 5, "SECOND_FACTOR_FAILED");
+    world.refused(
+        "t",
+        &["identity", "totp", "remove", id, &next],
+        5,
+        "SECOND_FACTOR_FAILED",
+    );
 }
 
 fn code_of(uri: &str) -> String {

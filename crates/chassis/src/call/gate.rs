@@ -433,7 +433,11 @@ impl Gate {
         Ok((principal, access))
     }
 
-    fn check_authority_token(&self, principal: &Principal, peer: Option<&ChannelPeer>) -> Result<(), Failure> {
+    fn check_authority_token(
+        &self,
+        principal: &Principal,
+        peer: Option<&ChannelPeer>,
+    ) -> Result<(), Failure> {
         let own = peer.and_then(|peer| peer.principal.as_ref()) == Some(&principal.id);
         if self.takes_authority_tokens || (own && principal.id.is_service()) {
             return Ok(());

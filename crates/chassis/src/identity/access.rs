@@ -92,7 +92,8 @@ impl Access {
     pub(super) fn read(payload: &[u8], kid: &str, service: &str) -> Result<Self, Failure> {
         let claims: Claims = serde_json::from_slice(payload).map_err(|_| invalid())?;
         let id: PrincipalId = claims.sub.parse().map_err(|_| invalid())?;
-        if claims.iss != ISSUER || claims.jti.is_empty() || claims.sid.is_empty() || claims.nbf >= claims.exp {
+        if claims.iss != ISSUER || claims.jti.is_empty() || claims.sid.is_empty() || claims.nbf >= claims.exp
+        {
             return Err(invalid());
         }
         if !claims.aud.iter().any(|aud| aud == EVERYWHERE || aud == service) {
@@ -112,7 +113,10 @@ impl Access {
     /// Whether it is good at a time, by the clock of kms.
     pub(super) fn in_time(&self, now: u64) -> Result<(), Failure> {
         if self.claims.exp <= now {
-            return Err(unauthenticated("TOKEN_EXPIRED", "the token has expired; get a fresh one"));
+            return Err(unauthenticated(
+                "TOKEN_EXPIRED",
+                "the token has expired; get a fresh one",
+            ));
         }
         if self.claims.nbf > now.saturating_add(LEEWAY) {
             let ahead = self.claims.nbf - now;
@@ -123,7 +127,11 @@ impl Access {
     }
 
     /// Whether it came the way that it is bound to.
-    pub(super) fn by_its_sender(&self, key: Option<&PublicKey>, network: Option<IpAddr>) -> Result<(), Failure> {
+    pub(super) fn by_its_sender(
+        &self,
+        key: Option<&PublicKey>,
+        network: Option<IpAddr>,
+    ) -> Result<(), Failure> {
         let fits = match (&self.claims.cnf, key) {
             (Some(bound), Some(key)) => bound.channel_key == thumbprint(key),
             (None, None) => network.is_some_and(|address| address.is_loopback()),

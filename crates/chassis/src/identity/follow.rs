@@ -39,7 +39,10 @@ pub struct Source {
 /// Tells `trust` what kms says, as long as it is there.
 pub async fn follow(trust: Weak<Trust>, source: Source) {
     let Some(channel) = channel(&source) else {
-        tracing::error!(endpoint = source.endpoint, "kms cannot be asked which tokens hold: not an endpoint");
+        tracing::error!(
+            endpoint = source.endpoint,
+            "kms cannot be asked which tokens hold: not an endpoint"
+        );
         return;
     };
     let mut silent = false;
@@ -60,8 +63,7 @@ async fn listen(
     source: &Source,
     silent: &mut bool,
 ) -> Result<(), Status> {
-    let mut client =
-        IdentityServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client = IdentityServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut request = Request::new(WatchTrustRequest {});
     let bearer = MetadataValue::try_from(format!("Bearer {}", (source.token)()))
         .map_err(|error| Status::internal(error.to_string()))?;
@@ -72,9 +74,13 @@ async fn listen(
         .map_err(late)??
         .into_inner();
     loop {
-        let update = tokio::time::timeout(SILENCE, updates.message()).await.map_err(late)??;
+        let update = tokio::time::timeout(SILENCE, updates.message())
+            .await
+            .map_err(late)??;
         let update = update.ok_or_else(|| Status::unavailable("kms ended the stream"))?;
-        let Some(trust) = trust.upgrade() else { return Ok(()) };
+        let Some(trust) = trust.upgrade() else {
+            return Ok(());
+        };
         let (view, now_ms) = read(update).ok_or_else(|| Status::internal("kms said what cannot be read"))?;
         trust.hear(view, now_ms, Instant::now());
         if std::mem::take(silent) {
@@ -114,7 +120,10 @@ fn view(revision: u64, trust: pb::Trust) -> Option<TrustView> {
 
 /// Made at the first call; none to what is no endpoint, or to one over the encrypted channel without a pin.
 fn channel(source: &Source) -> Option<Channel> {
-    let secured = source.endpoint.strip_prefix(SCHEME).map(|at| format!("http://{at}"));
+    let secured = source
+        .endpoint
+        .strip_prefix(SCHEME)
+        .map(|at| format!("http://{at}"));
     let plain = secured.is_none();
     let endpoint = Endpoint::from_shared(secured.unwrap_or_else(|| source.endpoint.clone()))
         .ok()?

@@ -52,7 +52,10 @@ struct State {
 /// When kms was last heard.
 enum Word {
     Never,
-    At { instant: Instant, now_ms: u64 },
+    At {
+        instant: Instant,
+        now_ms: u64,
+    },
     /// This is kms.
     Own(Clock),
 }
@@ -143,7 +146,8 @@ impl Trust {
         let (view, _) = self.fresh(now)?;
         let claims = &access.claims;
         let cut = view.cuts.get(&claims.sub).copied().unwrap_or(0);
-        if claims.generation < cut || view.revoked.contains(&claims.jti) || view.revoked.contains(&claims.sid) {
+        if claims.generation < cut || view.revoked.contains(&claims.jti) || view.revoked.contains(&claims.sid)
+        {
             return Err(unauthenticated(
                 "TOKEN_REVOKED",
                 "the token was revoked; log in again",
@@ -167,7 +171,9 @@ impl Trust {
                 }
                 Word::Never => None,
             };
-            now_ms.map(|now_ms| (state.view.clone(), now_ms)).ok_or_else(stale)
+            now_ms
+                .map(|now_ms| (state.view.clone(), now_ms))
+                .ok_or_else(stale)
         })
     }
 

@@ -145,7 +145,9 @@ mod tests {
 
     #[test]
     fn waits_double_and_end_in_a_lock() {
-        let waits: Vec<u64> = (1..=11).map(|failures| PRINCIPAL.wait_ms(failures) / 1000).collect();
+        let waits: Vec<u64> = (1..=11)
+            .map(|failures| PRINCIPAL.wait_ms(failures) / 1000)
+            .collect();
         assert_eq!(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 900, 900]);
         assert_eq!(NETWORK.wait_ms(30), 0);
         assert_eq!(NETWORK.wait_ms(31), 1000);

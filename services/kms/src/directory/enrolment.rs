@@ -119,13 +119,12 @@ impl Directory {
             }
         };
         // Whoever uses it second finds it changed.
-        let mut batch = Batch::new()
-            .expect_value(at.clone(), encode(&stored))
-            .delete(at);
+        let mut batch = Batch::new().expect_value(at.clone(), encode(&stored)).delete(at);
         match credential {
             Credential::Password(upload) => {
-                let kept = opaque::Server::accept(upload)
-                    .map_err(|_| DirectoryError::field("registration_upload", "must be a message of OPAQUE"))?;
+                let kept = opaque::Server::accept(upload).map_err(|_| {
+                    DirectoryError::field("registration_upload", "must be a message of OPAQUE")
+                })?;
                 let sealed = self.vault.seal("password", id.as_str(), kept.expose())?;
                 record.has_password = true;
                 batch = batch.put(password_at(&id), sealed);
@@ -193,12 +192,18 @@ fn checked_key(
     public: &[u8],
     signature: &[u8],
 ) -> Result<VerifyingKey, DirectoryError> {
-    let key = VerifyingKey::from_spki_der(public)
-        .map_err(|_| DirectoryError::field("key.public_key", "must be a P-256 key, SubjectPublicKeyInfo in DER"))?;
+    let key = VerifyingKey::from_spki_der(public).map_err(|_| {
+        DirectoryError::field(
+            "key.public_key",
+            "must be a P-256 key, SubjectPublicKeyInfo in DER",
+        )
+    })?;
     let statement = login_key::enrolment_statement(invitation, id.as_str(), &key);
     Signature::from_der(signature)
         .and_then(|signature| key.verify(&statement, &signature))
-        .map_err(|_| DirectoryError::field("key.signature", "does not prove that the private key is there"))?;
+        .map_err(|_| {
+            DirectoryError::field("key.signature", "does not prove that the private key is there")
+        })?;
     Ok(key)
 }
 

@@ -85,7 +85,9 @@ impl Directory {
             batch = batch.delete(factor_at(id, &factor.id));
         }
         if record.factors.len() >= MAX_FACTORS {
-            return Err(DirectoryError::TooMany("a principal has at most 4 second factors"));
+            return Err(DirectoryError::TooMany(
+                "a principal has at most 4 second factors",
+            ));
         }
         let (secret, shown) = self.of_kind(kind)?.enrol(id)?;
         let factor = FactorRecord {
@@ -95,7 +97,9 @@ impl Directory {
             created_ms: now_ms,
             memory: None,
         };
-        let sealed = self.vault.seal("factor", &whose(id, &factor.id), secret.expose())?;
+        let sealed = self
+            .vault
+            .seal("factor", &whose(id, &factor.id), secret.expose())?;
         record.factors.push(factor.clone());
         let batch = self
             .changed(batch, &mut record)?
@@ -172,10 +176,13 @@ impl Directory {
                 .records
                 .get(&factor_at(id, &factor.id))?
                 .ok_or(DirectoryError::Damaged("second factor"))?;
-            let secret = self.vault.open_sealed("factor", &whose(id, &factor.id), &sealed)?;
+            let secret = self
+                .vault
+                .open_sealed("factor", &whose(id, &factor.id), &sealed)?;
             let capped = Some(answer).filter(|answer| answer.len() <= MAX_ANSWER_BYTES);
             let kind = self.of_kind(factor.kind)?;
-            if let Some(memory) = capped.and_then(|answer| kind.check(&secret, factor.memory, answer, now_ms)) {
+            if let Some(memory) = capped.and_then(|answer| kind.check(&secret, factor.memory, answer, now_ms))
+            {
                 factor.memory = Some(memory);
                 return Ok(());
             }
@@ -189,7 +196,9 @@ impl Directory {
 
     fn of_kind(&self, kind: FactorKind) -> Result<&dyn SecondFactor, DirectoryError> {
         let found = self.factors.iter().find(|factor| factor.kind() == kind);
-        found.map(|factor| &**factor).ok_or(DirectoryError::FactorNotFound)
+        found
+            .map(|factor| &**factor)
+            .ok_or(DirectoryError::FactorNotFound)
     }
 }
 
@@ -237,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_by_apps() {
-        let (secret, shown) = Totp.enrol(&"user/a.b@c".parse().expect("principal")).expect("made");
+        let (secret, shown) = Totp
+            .enrol(&"user/a.b@c".parse().expect("principal"))
+            .expect("made");
         assert_eq!(secret.len(), SECRET_BYTES);
         let expected = format!(
             "otpauth://totp/Asterism:user%2Fa.b%40c?secret={}&issuer=Asterism",

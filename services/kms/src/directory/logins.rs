@@ -11,7 +11,8 @@ use asterism_store::Batch;
 use uuid::Uuid;
 
 use super::{
-    Directory, DirectoryError, FactorKind, PrincipalState, Sender, Tokens, attempts::Subject,
+    Directory, DirectoryError, FactorKind, PrincipalState, Sender, Tokens,
+    attempts::Subject,
     records::{PrincipalRecord, password_at},
 };
 
@@ -76,8 +77,15 @@ impl Directory {
         network: Option<IpAddr>,
         now_ms: u64,
     ) -> Result<(String, Challenge), DirectoryError> {
-        if !audience.iter().all(|service| SERVICES.contains(&service.as_str())) || audience.len() > SERVICES.len() {
-            return Err(DirectoryError::field("audience", "may name kms, ingest, inference and audit"));
+        if !audience
+            .iter()
+            .all(|service| SERVICES.contains(&service.as_str()))
+            || audience.len() > SERVICES.len()
+        {
+            return Err(DirectoryError::field(
+                "audience",
+                "may name kms, ingest, inference and audit",
+            ));
         }
         let (principal, network) = (Subject::principal(id), Subject::network(network));
         let (stage, challenge) = match request {
@@ -101,7 +109,9 @@ impl Directory {
                 let (challenged, answer) = self
                     .opaque
                     .challenge(id.as_str(), record.as_ref(), request)
-                    .map_err(|_| DirectoryError::field("credential_request", "must be a message of OPAQUE"))?;
+                    .map_err(|_| {
+                        DirectoryError::field("credential_request", "must be a message of OPAQUE")
+                    })?;
                 (Stage::Password(Box::new(challenged)), Challenge::Password(answer))
             }
         };
@@ -139,9 +149,12 @@ impl Directory {
         };
         let (id, audience) = (pending.id, pending.audience);
         let proved = match (pending.stage, proof) {
-            (Stage::Password(challenged), Proof::Password(finalization)) => challenged.finish(finalization).is_ok(),
+            (Stage::Password(challenged), Proof::Password(finalization)) => {
+                challenged.finish(finalization).is_ok()
+            }
             (Stage::Key(challenge), Proof::Key(signature)) => {
-                let statement = login_key::login_statement(&challenge, id.as_str(), &audience, &sender.name());
+                let statement =
+                    login_key::login_statement(&challenge, id.as_str(), &audience, &sender.name());
                 self.has_signed(&id, &statement, signature)?
             }
             _ => false,
@@ -217,7 +230,15 @@ impl Directory {
         self.records.commit(batch)?;
         methods.push("otp".to_owned());
         let network = Subject::network(network);
-        self.logged_in(&pending.id, record, sender, &pending.audience, methods, &network, now_ms)
+        self.logged_in(
+            &pending.id,
+            record,
+            sender,
+            &pending.audience,
+            methods,
+            &network,
+            now_ms,
+        )
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a session is made of")]
@@ -237,7 +258,12 @@ impl Directory {
         self.begin_session(record, sender, audience, methods, now_ms)
     }
 
-    fn has_signed(&self, id: &PrincipalId, statement: &[u8], signature: &[u8]) -> Result<bool, DirectoryError> {
+    fn has_signed(
+        &self,
+        id: &PrincipalId,
+        statement: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, DirectoryError> {
         let (Some(record), Ok(signature)) = (self.find(id)?, Signature::from_der(signature)) else {
             return Ok(false);
         };

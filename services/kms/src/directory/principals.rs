@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Directory, DirectoryError, FactorKind,
     records::{
-        FORMAT, FactorRecord, PRINCIPAL, PrincipalRecord, decode, encode, factor_at, password_at, principal_at,
+        FORMAT, FactorRecord, PRINCIPAL, PrincipalRecord, decode, encode, factor_at, password_at,
+        principal_at,
     },
 };
 
@@ -106,7 +107,10 @@ impl PrincipalRecord {
     }
 
     fn shown(self) -> Result<Principal, DirectoryError> {
-        let id = self.id.parse().map_err(|_| DirectoryError::Damaged("name of a principal"))?;
+        let id = self
+            .id
+            .parse()
+            .map_err(|_| DirectoryError::Damaged("name of a principal"))?;
         Ok(Principal {
             id,
             roles: self.roles,
@@ -165,7 +169,10 @@ impl Directory {
         after: Option<&PrincipalId>,
         limit: usize,
     ) -> Result<Vec<Principal>, DirectoryError> {
-        let from = after.map_or_else(|| PRINCIPAL.to_vec(), |id| [principal_at(id).as_slice(), &[0]].concat());
+        let from = after.map_or_else(
+            || PRINCIPAL.to_vec(),
+            |id| [principal_at(id).as_slice(), &[0]].concat(),
+        );
         let page = self.records.scan(&from, PRINCIPAL, limit)?;
         page.iter()
             .map(|(_, value)| PrincipalRecord::read(value)?.shown())

@@ -34,14 +34,26 @@ pub(super) const ATTEMPTS_MS: u64 = 24 * 3600 * 1000;
 type IsOver = fn(&[u8], u64) -> Result<bool, DirectoryError>;
 pub(super) const TEMPORARY: &[(&[u8], IsOver)] = &[
     (INVITATION, |bytes, now_ms| {
-        Ok(decode::<InvitationRecord>(bytes)?.expires_ms.saturating_add(ATTEMPTS_MS) <= now_ms)
+        Ok(decode::<InvitationRecord>(bytes)?
+            .expires_ms
+            .saturating_add(ATTEMPTS_MS)
+            <= now_ms)
     }),
     (ATTEMPTS, |bytes, now_ms| {
-        Ok(decode::<AttemptsRecord>(bytes)?.last_ms.saturating_add(ATTEMPTS_MS) <= now_ms)
+        Ok(decode::<AttemptsRecord>(bytes)?
+            .last_ms
+            .saturating_add(ATTEMPTS_MS)
+            <= now_ms)
     }),
-    (SESSION, |bytes, now_ms| Ok(decode::<SessionRecord>(bytes)?.expires_ms <= now_ms)),
-    (REVOKED, |bytes, now_ms| Ok(decode::<RevokedRecord>(bytes)?.until_ms <= now_ms)),
-    (CUT, |bytes, now_ms| Ok(decode::<CutRecord>(bytes)?.until_ms <= now_ms)),
+    (SESSION, |bytes, now_ms| {
+        Ok(decode::<SessionRecord>(bytes)?.expires_ms <= now_ms)
+    }),
+    (REVOKED, |bytes, now_ms| {
+        Ok(decode::<RevokedRecord>(bytes)?.until_ms <= now_ms)
+    }),
+    (CUT, |bytes, now_ms| {
+        Ok(decode::<CutRecord>(bytes)?.until_ms <= now_ms)
+    }),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,8 +11,8 @@ use asterism_store::Batch;
 use super::{
     Directory, DirectoryError, TOKEN_MS,
     records::{
-        CUT, CutRecord, PrincipalRecord, REVOKED, RevokedRecord, SESSION, SessionRecord, cut_at, decode, encode,
-        revoked_at, session_at,
+        CUT, CutRecord, PrincipalRecord, REVOKED, RevokedRecord, SESSION, SessionRecord, cut_at, decode,
+        encode, revoked_at, session_at,
     },
 };
 
@@ -32,11 +32,16 @@ impl Directory {
     pub fn revoke_token(&self, id: &str, now_ms: u64) -> Result<(), DirectoryError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(plain) {
-            return Err(DirectoryError::field("token_id", "must be an id as events name it"));
+            return Err(DirectoryError::field(
+                "token_id",
+                "must be an id as events name it",
+            ));
         }
         let _turn = self.turn();
         if self.trust.view().revoked.len() >= MAX_REVOKED {
-            return Err(DirectoryError::TooMany("very many tokens are revoked at once: revoke by principal"));
+            return Err(DirectoryError::TooMany(
+                "very many tokens are revoked at once: revoke by principal",
+            ));
         }
         self.records
             .commit(revoked(Batch::new(), id, now_ms).delete(session_at(id)))?;
@@ -74,9 +79,7 @@ impl Directory {
             min_generation: record.generation,
             until_ms: now_ms.saturating_add(REMEMBERED_MS),
         };
-        let mut batch = self
-            .changed(batch, &mut record)?
-            .put(cut_at(&id), encode(&cut));
+        let mut batch = self.changed(batch, &mut record)?.put(cut_at(&id), encode(&cut));
         if ends_sessions {
             for at in self.sessions_of(&id)? {
                 batch = batch.delete(at);
@@ -141,7 +144,10 @@ impl Directory {
             let page = self.records.scan(&from, kind, STRIDE)?;
             for (at, value) in &page {
                 let id = at.get(kind.len()..).and_then(|id| str::from_utf8(id).ok());
-                with(id.ok_or(DirectoryError::Damaged("name of a record"))?.to_owned(), value)?;
+                with(
+                    id.ok_or(DirectoryError::Damaged("name of a record"))?.to_owned(),
+                    value,
+                )?;
             }
             match page.last() {
                 Some((last, _)) if page.len() == STRIDE => from = [last.as_slice(), &[0]].concat(),

@@ -130,7 +130,10 @@ impl Directory {
             generation: record.generation,
             roles: record.roles.clone(),
             amr: stored.methods.clone(),
-            cnf: stored.channel_key.clone().map(|channel_key| Confirmation { channel_key }),
+            cnf: stored
+                .channel_key
+                .clone()
+                .map(|channel_key| Confirmation { channel_key }),
         };
         let access = self
             .keys

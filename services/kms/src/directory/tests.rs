@@ -50,10 +50,7 @@ fn reason<T>(result: Result<T, DirectoryError>) -> &'static str {
 
 impl World {
     fn new() -> Self {
-        Self::over(
-            Arc::new(MemoryRecords::new()),
-            Arc::new(AtomicU64::new(BEGIN_MS)),
-        )
+        Self::over(Arc::new(MemoryRecords::new()), Arc::new(AtomicU64::new(BEGIN_MS)))
     }
 
     fn over(records: Arc<MemoryRecords>, now_ms: Arc<AtomicU64>) -> Self {
@@ -91,9 +88,9 @@ impl World {
 
     fn enrol_password(&self, invitation: &str, password: &str) -> Result<Principal, DirectoryError> {
         let (registration, request) = opaque::Registration::start(password.as_bytes()).expect("started");
-        let (who, answer) =
-            self.directory
-                .start_enrolment(invitation, Some(&request), HOME, self.now())?;
+        let (who, answer) = self
+            .directory
+            .start_enrolment(invitation, Some(&request), HOME, self.now())?;
         let upload = registration
             .finish(who.as_str(), password.as_bytes(), &answer.expect("an answer"))
             .expect("finished");
@@ -202,7 +199,9 @@ fn channel_key() -> asterism_channel::PublicKey {
 /// Everything that lies in the store.
 fn everything(records: &MemoryRecords) -> Vec<u8> {
     let all = records.scan(&[], &[], usize::MAX).expect("read");
-    all.into_iter().flat_map(|(at, value)| [at, value].concat()).collect()
+    all.into_iter()
+        .flat_map(|(at, value)| [at, value].concat())
+        .collect()
 }
 
 fn holds(bytes: &[u8], secret: &[u8]) -> bool {

@@ -45,7 +45,9 @@ impl TokenKeys {
         let mut keys = Vec::new();
         for (at, value) in records.scan(TOKEN_KEY, TOKEN_KEY, MAX_KEYS)? {
             let kid = at.get(TOKEN_KEY.len()..).and_then(|kid| str::from_utf8(kid).ok());
-            let kid = kid.ok_or(DirectoryError::Damaged("name of a token key"))?.to_owned();
+            let kid = kid
+                .ok_or(DirectoryError::Damaged("name of a token key"))?
+                .to_owned();
             let record: TokenKeyRecord = decode(&value)?;
             let scalar = vault.open_sealed("token-key", &kid, &record.sealed)?;
             keys.push(TokenKey {

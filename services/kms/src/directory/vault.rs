@@ -36,7 +36,12 @@ impl Vault {
 
     /// Seals a secret, bound to what it is and whose.
     pub(super) fn seal(&self, what: &str, whose: &str, secret: &[u8]) -> Result<Vec<u8>, DirectoryError> {
-        Ok(envelope::seal(&self.0, &key_ref(), secret, &bound_to(what, whose))?)
+        Ok(envelope::seal(
+            &self.0,
+            &key_ref(),
+            secret,
+            &bound_to(what, whose),
+        )?)
     }
 
     /// Opens what [`Vault::seal`] made of the same thing.
@@ -59,7 +64,12 @@ pub fn rewrap(record: &[u8], from: &SecretKey, to: &SecretKey) -> Result<Vec<u8>
 }
 
 fn wrap(root: &SecretKey, key: &SecretKey) -> Result<Vec<u8>, DirectoryError> {
-    Ok(envelope::seal(&wrapping_key(root), &key_ref(), key.expose(), AAD)?)
+    Ok(envelope::seal(
+        &wrapping_key(root),
+        &key_ref(),
+        key.expose(),
+        AAD,
+    )?)
 }
 
 fn unwrap(root: &SecretKey, wrapped: &[u8]) -> Result<SecretKey, DirectoryError> {
@@ -100,7 +110,9 @@ mod tests {
             .and_then(|vault| vault.seal("factor", "user/alice", b"secret"))
             .expect("sealed");
         let vault = Vault::open(&root, &records).expect("opens again");
-        let opened = vault.open_sealed("factor", "user/alice", &sealed).expect("opened");
+        let opened = vault
+            .open_sealed("factor", "user/alice", &sealed)
+            .expect("opened");
         assert_eq!(opened.expose(), b"secret");
         assert!(vault.open_sealed("factor", "user/bob", &sealed).is_err());
         assert!(vault.open_sealed("password", "user/alice", &sealed).is_err());

@@ -9,8 +9,8 @@ use asterism_chassis::{
 use asterism_proto::identity as pb;
 
 use crate::directory::{
-    Challenge, Credential, DirectoryError, Factor, FactorKind, LoginStep, Principal, PrincipalState, PrincipalUpdate,
-    Proof, Tokens,
+    Challenge, Credential, DirectoryError, Factor, FactorKind, LoginStep, Principal, PrincipalState,
+    PrincipalUpdate, Proof, Tokens,
 };
 
 const NAME_PREFIX: &str = "principals/";
@@ -26,7 +26,9 @@ pub(super) fn name(id: &PrincipalId) -> String {
 pub(super) fn principal_id(field: &'static str, name: &str) -> Result<PrincipalId, DirectoryError> {
     name.strip_prefix(NAME_PREFIX)
         .and_then(|id| id.parse().ok())
-        .ok_or_else(|| DirectoryError::field(field, "must be like principals/user/alice, of a-z, 0-9 and ._@-"))
+        .ok_or_else(|| {
+            DirectoryError::field(field, "must be like principals/user/alice, of a-z, 0-9 and ._@-")
+        })
 }
 
 pub(super) fn roles(field: &'static str, names: &[String]) -> Result<Vec<Role>, DirectoryError> {
@@ -65,7 +67,10 @@ pub(super) fn credential(
             public: key.public_key,
             signature: key.signature,
         }),
-        None => Err(DirectoryError::field("credential", "must be a password's upload or a key")),
+        None => Err(DirectoryError::field(
+            "credential",
+            "must be a password's upload or a key",
+        )),
     }
 }
 
@@ -85,7 +90,10 @@ pub(super) fn proof(message: &pb::FinishLoginRequest) -> Result<Proof<'_>, Direc
     match &message.proof {
         Some(Wire::CredentialFinalization(finalization)) => Ok(Proof::Password(finalization)),
         Some(Wire::Signature(signature)) => Ok(Proof::Key(signature)),
-        None => Err(DirectoryError::field("proof", "must be a password's finalization or a signature")),
+        None => Err(DirectoryError::field(
+            "proof",
+            "must be a password's finalization or a signature",
+        )),
     }
 }
 
@@ -159,7 +167,10 @@ pub(super) fn update(
 ) -> Result<PrincipalUpdate, DirectoryError> {
     let paths = mask.unwrap_or_default().paths;
     if paths.is_empty() {
-        return Err(DirectoryError::field("update_mask", "must name at least one field"));
+        return Err(DirectoryError::field(
+            "update_mask",
+            "must name at least one field",
+        ));
     }
     let mut update = PrincipalUpdate {
         etag: principal.etag.clone(),
@@ -188,9 +199,10 @@ fn state(state: pb::PrincipalState) -> Result<PrincipalState, DirectoryError> {
     match state {
         pb::PrincipalState::Enabled => Ok(PrincipalState::Enabled),
         pb::PrincipalState::Disabled => Ok(PrincipalState::Disabled),
-        pb::PrincipalState::Unspecified => {
-            Err(DirectoryError::field("principal.state", "must be ENABLED or DISABLED"))
-        }
+        pb::PrincipalState::Unspecified => Err(DirectoryError::field(
+            "principal.state",
+            "must be ENABLED or DISABLED",
+        )),
     }
 }
 

@@ -97,12 +97,19 @@ async fn a_token_that_was_taken_before_is_refused_once_it_is_revoked() {
     assert_eq!(world.f.last().principal, "user/alice");
     world.say(|view| view.cuts = HashMap::from([("user/alice".to_owned(), 8)]));
     let refused = world.f.call(world.request(HOME)).await.expect_err("revoked");
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unauthenticated, "TOKEN_REVOKED".into()));
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::Unauthenticated, "TOKEN_REVOKED".into())
+    );
     assert_eq!(world.f.last().reason, "TOKEN_REVOKED");
     // A token that is remembered is not good from elsewhere for that.
     world.say(|_| ());
     world.f.call(world.request(HOME)).await.expect("good again");
-    let elsewhere = world.f.call(world.request([192, 0, 2, 7])).await.expect_err("elsewhere");
+    let elsewhere = world
+        .f
+        .call(world.request([192, 0, 2, 7]))
+        .await
+        .expect_err("elsewhere");
     assert_eq!(reason(&elsewhere), "CHANNEL_MISMATCH");
 }
 
@@ -113,17 +120,31 @@ async fn without_a_word_of_kms_tokens_of_the_authority_go_on_and_others_wait() {
     world.trust = Arc::new(Trust::new("kms", Duration::from_secs(30)));
     world.f.gate = f.gate.clone().trusting(world.trust.clone());
     let refused = world.f.call(world.request(HOME)).await.expect_err("stale");
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "TRUST_STALE".into()));
-    f.call(f.request("user/admin", &[Role::Admin])).await.expect("taken");
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::Unavailable, "TRUST_STALE".into())
+    );
+    f.call(f.request("user/admin", &[Role::Admin]))
+        .await
+        .expect("taken");
 }
 
 #[tokio::test]
 async fn tokens_of_the_authority_are_for_services_over_their_own_channel_when_people_log_in() {
     let mut world = world();
-    world.f.gate = world.f.gate.clone().sender_constrained(true).taking_authority_tokens(false);
+    world.f.gate = world
+        .f
+        .gate
+        .clone()
+        .sender_constrained(true)
+        .taking_authority_tokens(false);
     let f = &world.f;
     let refused = |status: Status| assert_eq!(reason(&status), "AUTHORITY_TOKEN_REFUSED");
-    refused(f.call(f.request("user/admin", &[Role::Admin])).await.expect_err("a person"));
+    refused(
+        f.call(f.request("user/admin", &[Role::Admin]))
+            .await
+            .expect_err("a person"),
+    );
     let key = StaticKey::generate().expect("a key").public();
     let from = |token: &str, principal: Option<&str>| {
         let mut request = f.request(token, &[Role::Service]);
@@ -133,8 +154,14 @@ async fn tokens_of_the_authority_are_for_services_over_their_own_channel_when_pe
         });
         request
     };
-    f.call(from("service/ingest", Some("service/ingest"))).await.expect("its own channel");
-    refused(f.call(from("service/ingest", Some("service/audit"))).await.expect_err("another's"));
+    f.call(from("service/ingest", Some("service/ingest")))
+        .await
+        .expect("its own channel");
+    refused(
+        f.call(from("service/ingest", Some("service/audit")))
+            .await
+            .expect_err("another's"),
+    );
     refused(f.call(from("service/ingest", None)).await.expect_err("unknown"));
     f.call(world.request(HOME)).await.expect("who logged in");
 }
@@ -145,11 +172,15 @@ async fn a_stream_without_an_end_ends_when_its_token_is_revoked() {
     let reply = world
         .f
         .gate
-        .watch("audit.WatchEvents", world.request(HOME), |_, (), emitter: Emitter<u64>| async move {
-            emitter.send(1).await?;
-            emitter.closed().await;
-            Ok(())
-        })
+        .watch(
+            "audit.WatchEvents",
+            world.request(HOME),
+            |_, (), emitter: Emitter<u64>| async move {
+                emitter.send(1).await?;
+                emitter.closed().await;
+                Ok(())
+            },
+        )
         .await
         .expect("begun");
     let mut items = reply.into_inner();

@@ -82,15 +82,23 @@ fn a_good_token_is_its_principals() {
     let access = fixture.with(|_| ()).expect("admitted");
     assert_eq!(access.principal.id.as_str(), "user/alice");
     assert_eq!(access.principal.roles, [Role::Analyst]);
-    fixture.with(|claims| claims.aud = vec!["kms".into(), "ingest".into()]).expect("named");
+    fixture
+        .with(|claims| claims.aud = vec!["kms".into(), "ingest".into()])
+        .expect("named");
 }
 
 #[test]
 fn foreign_forged_and_wrong_tokens_are_refused() {
     let fixture = fixture();
     let other = SigningKey::generate().expect("a key");
-    assert_eq!(reason(fixture.judge(&claims().sign(&other, "k1"))), "TOKEN_INVALID");
-    assert_eq!(reason(fixture.judge(&claims().sign(&fixture.key, "k2"))), "TOKEN_INVALID");
+    assert_eq!(
+        reason(fixture.judge(&claims().sign(&other, "k1"))),
+        "TOKEN_INVALID"
+    );
+    assert_eq!(
+        reason(fixture.judge(&claims().sign(&fixture.key, "k2"))),
+        "TOKEN_INVALID"
+    );
     let hmac = TokenKey::new(&SecretKey::from_bytes([1; 32])).mint(b"{}");
     for token in ["", "x", "a.b.c", hmac.as_str()] {
         assert_eq!(reason(fixture.judge(token)), "TOKEN_INVALID", "{token}");
@@ -121,12 +129,20 @@ fn foreign_forged_and_wrong_tokens_are_refused() {
 fn time_is_that_of_kms_whatever_this_machines_clock_says() {
     // The fixture's kms lives in 2027 while this machine does not.
     let fixture = fixture();
-    fixture.with(|claims| (claims.nbf, claims.exp) = (NOW + 4, NOW + 604)).expect("a little early");
+    fixture
+        .with(|claims| (claims.nbf, claims.exp) = (NOW + 4, NOW + 604))
+        .expect("a little early");
     let early = |claims: &mut Claims| (claims.nbf, claims.exp) = (NOW + 300, NOW + 900);
     let mut ahead = claims();
     early(&mut ahead);
-    let access = fixture.trust.verify(&ahead.sign(&fixture.key, "k1")).expect("form");
-    let refused = fixture.trust.admit(&access, None, HOME).expect_err("five minutes ahead");
+    let access = fixture
+        .trust
+        .verify(&ahead.sign(&fixture.key, "k1"))
+        .expect("form");
+    let refused = fixture
+        .trust
+        .admit(&access, None, HOME)
+        .expect_err("five minutes ahead");
     assert_eq!(refused.reason(), "TOKEN_NOT_YET_VALID");
     assert!(refused.message().contains("300 s") && refused.message().contains("clocks"));
     // kms' clock is set: from its next word on it is the measure.
@@ -147,10 +163,16 @@ fn a_token_is_good_from_its_own_key_only() {
     let bound = bound.sign(&fixture.key, "k1");
     let free = claims().sign(&fixture.key, "k1");
     let elsewhere: Option<IpAddr> = "192.0.2.7".parse().ok();
-    fixture.from(&bound, Some(&own), elsewhere).expect("its own channel");
+    fixture
+        .from(&bound, Some(&own), elsewhere)
+        .expect("its own channel");
     fixture.from(&free, None, HOME).expect("loopback");
     let mismatch = |token: &str, key, network, what: &str| {
-        assert_eq!(reason(fixture.from(token, key, network)), "CHANNEL_MISMATCH", "{what}");
+        assert_eq!(
+            reason(fixture.from(token, key, network)),
+            "CHANNEL_MISMATCH",
+            "{what}"
+        );
     };
     mismatch(&bound, Some(&other), HOME, "another channel");
     mismatch(&bound, None, HOME, "in the clear");
@@ -168,14 +190,32 @@ fn what_was_revoked_is_refused_at_once() {
         view.revision = 2;
         change(&mut view);
         fixture.trust.replace(view);
-        fixture.trust.still_holds(&access).map_err(|failure| failure.reason())
+        fixture
+            .trust
+            .still_holds(&access)
+            .map_err(|failure| failure.reason())
     };
     let refused = Err("TOKEN_REVOKED");
-    assert_eq!(revoked(&|view| _ = view.revoked.insert("token-1".into())), refused);
-    assert_eq!(revoked(&|view| _ = view.revoked.insert("session-1".into())), refused);
-    assert_eq!(revoked(&|view| _ = view.cuts.insert("user/alice".into(), 8)), refused);
-    assert_eq!(revoked(&|view| _ = view.cuts.insert("user/alice".into(), 7)), Ok(()));
-    assert_eq!(revoked(&|view| _ = view.cuts.insert("user/bob".into(), 9)), Ok(()));
+    assert_eq!(
+        revoked(&|view| _ = view.revoked.insert("token-1".into())),
+        refused
+    );
+    assert_eq!(
+        revoked(&|view| _ = view.revoked.insert("session-1".into())),
+        refused
+    );
+    assert_eq!(
+        revoked(&|view| _ = view.cuts.insert("user/alice".into(), 8)),
+        refused
+    );
+    assert_eq!(
+        revoked(&|view| _ = view.cuts.insert("user/alice".into(), 7)),
+        Ok(())
+    );
+    assert_eq!(
+        revoked(&|view| _ = view.cuts.insert("user/bob".into(), 9)),
+        Ok(())
+    );
     assert_eq!(revoked(&|view| view.keys.clear()), Err("TOKEN_INVALID"));
 }
 
@@ -187,7 +227,9 @@ fn who_has_heard_nothing_for_too_long_refuses() {
     let stale = |trust: &Trust| trust.verify(&token).err().map(|failure| failure.reason());
     assert_eq!(stale(&trust), Some("TRUST_STALE"), "never heard");
     let now = Instant::now();
-    let then = now.checked_sub(Duration::from_secs(31)).expect("this machine is up for longer");
+    let then = now
+        .checked_sub(Duration::from_secs(31))
+        .expect("this machine is up for longer");
     trust.hear(Some(view(&key)), NOW * 1000, then);
     assert_eq!(stale(&trust), Some("TRUST_STALE"), "31 s ago");
     trust.hear(None, NOW * 1000, now);
@@ -195,9 +237,13 @@ fn who_has_heard_nothing_for_too_long_refuses() {
     trust.still_holds(&access).expect("holds");
     trust.hear(None, NOW * 1000, then);
     assert_eq!(
-        trust.admit(&access, None, HOME).map_err(|failure| failure.reason()),
+        trust
+            .admit(&access, None, HOME)
+            .map_err(|failure| failure.reason()),
         Err("TRUST_STALE")
     );
     trust.govern(Arc::new(|| NOW * 1000));
-    trust.admit(&access, None, HOME).expect("kms needs no word of others");
+    trust
+        .admit(&access, None, HOME)
+        .expect("kms needs no word of others");
 }

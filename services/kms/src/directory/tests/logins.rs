@@ -14,7 +14,10 @@ fn the_right_password_logs_in_and_nothing_else_does() {
     assert_eq!(access.principal.roles, [Role::Analyst]);
     assert_eq!(access.claims.amr, ["pwd"]);
     assert_eq!(access.claims.exp - access.claims.iat, 600);
-    assert_eq!(reason(world.login("user/alice", "correct horse batterY")), "LOGIN_FAILED");
+    assert_eq!(
+        reason(world.login("user/alice", "correct horse batterY")),
+        "LOGIN_FAILED"
+    );
     assert_eq!(reason(world.login("user/bob", PASSWORD)), "LOGIN_FAILED");
     let world = world.restarted();
     world.judge(&tokens.access).expect("good after a restart");
@@ -29,7 +32,11 @@ fn a_proof_serves_once_in_time_and_from_where_the_login_began() {
     done(world.finish(&login, &proof)).expect("first");
     assert_eq!(reason(world.finish(&login, &proof)), "LOGIN_UNKNOWN", "replayed");
     let (another, _) = world.begin("user/alice", PASSWORD).expect("begun");
-    assert_eq!(reason(world.finish(&another, &proof)), "LOGIN_FAILED", "of another login");
+    assert_eq!(
+        reason(world.finish(&another, &proof)),
+        "LOGIN_FAILED",
+        "of another login"
+    );
     let (late, proof) = world.begin("user/alice", PASSWORD).expect("begun");
     world.advance(2 * MINUTE);
     assert_eq!(reason(world.finish(&late, &proof)), "LOGIN_UNKNOWN", "late");
@@ -104,7 +111,9 @@ fn a_network_that_fails_much_waits_whoever_it_tries() {
     let invited = world.directory.start_enrolment("asi1-0", None, HOME, world.now());
     assert_eq!(reason(invited), "LOGIN_BACKOFF");
     let elsewhere = "192.0.2.9".parse().ok();
-    let invited = world.directory.start_enrolment("asi1-0", None, elsewhere, world.now());
+    let invited = world
+        .directory
+        .start_enrolment("asi1-0", None, elsewhere, world.now());
     assert_eq!(reason(invited), "INVITATION_INVALID");
 }
 
@@ -115,10 +124,9 @@ fn key_login(
     sign: impl FnOnce(&[u8; 32]) -> Vec<u8>,
 ) -> Result<Tokens, DirectoryError> {
     let audience = ["ingest".to_owned()];
-    let begun =
-        world
-            .directory
-            .start_login(&id(principal), None, &audience, sender, HOME, world.now())?;
+    let begun = world
+        .directory
+        .start_login(&id(principal), None, &audience, sender, HOME, world.now())?;
     let (login, Challenge::Key(challenge)) = begun else {
         panic!("not a challenge for a key")
     };
@@ -152,12 +160,19 @@ fn a_key_signs_for_one_challenge_principal_audience_and_sender() {
     .expect("logged in");
     let claims = {
         let ingest = Trust::new("ingest", std::time::Duration::from_secs(1));
-        ingest.hear(Some((*world.trust.view()).clone()), world.now(), std::time::Instant::now());
+        ingest.hear(
+            Some((*world.trust.view()).clone()),
+            world.now(),
+            std::time::Instant::now(),
+        );
         let access = ingest.verify(&tokens.access).expect("for ingest");
         ingest.admit(&access, Some(&bound), HOME).expect("from there");
         access.claims
     };
-    assert_eq!((claims.aud.as_slice(), claims.amr.as_slice()), (&audience[..], &["pop".to_owned()][..]));
+    assert_eq!(
+        (claims.aud.as_slice(), claims.amr.as_slice()),
+        (&audience[..], &["pop".to_owned()][..])
+    );
     assert!(claims.cnf.is_some());
     assert_eq!(world.judge(&tokens.access).err(), Some("TOKEN_AUDIENCE"));
 
@@ -171,13 +186,24 @@ fn a_key_signs_for_one_challenge_principal_audience_and_sender() {
         let key = &key;
         move |challenge: &[u8; 32]| {
             let audience: Vec<String> = audience.iter().map(|name| (*name).to_owned()).collect();
-            key.sign(&login_key::login_statement(challenge, principal, &audience, &sender))
-                .to_der()
+            key.sign(&login_key::login_statement(
+                challenge, principal, &audience, &sender,
+            ))
+            .to_der()
         }
     };
-    refused(&statement("user/bob", &["ingest"], bound.to_string()), "another principal");
-    refused(&statement("user/alice", &[], bound.to_string()), "another audience");
-    refused(&statement("user/alice", &["ingest"], channel_key().to_string()), "another sender");
+    refused(
+        &statement("user/bob", &["ingest"], bound.to_string()),
+        "another principal",
+    );
+    refused(
+        &statement("user/alice", &[], bound.to_string()),
+        "another audience",
+    );
+    refused(
+        &statement("user/alice", &["ingest"], channel_key().to_string()),
+        "another sender",
+    );
     refused(&|_| vec![], "no signature");
     assert_eq!(
         reason(key_login(&world, "user/nobody", sender, |challenge| key
@@ -186,16 +212,27 @@ fn a_key_signs_for_one_challenge_principal_audience_and_sender() {
         "LOGIN_FAILED"
     );
     // An unknown audience is a mistake.
-    let begun = world
-        .directory
-        .start_login(&id("user/alice"), None, &["moon".into()], sender, HOME, world.now());
+    let begun = world.directory.start_login(
+        &id("user/alice"),
+        None,
+        &["moon".into()],
+        sender,
+        HOME,
+        world.now(),
+    );
     assert_eq!(reason(begun), "INVALID_FIELD");
 }
 
 /// The secret in an `otpauth` URI, as an app reads it.
 fn secret_in(uri: &str) -> TotpSecret {
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let text = uri.split("secret=").nth(1).expect("secret").split('&').next().expect("value");
+    let text = uri
+        .split("secret=")
+        .nth(1)
+        .expect("secret")
+        .split('&')
+        .next()
+        .expect("value");
     let bits: String = text
         .chars()
         .map(|character| format!("{:05b}", ALPHABET.find(character).expect("base32")))
@@ -219,7 +256,10 @@ fn a_second_factor_is_due_once_it_is_confirmed_and_each_code_serves_once() {
         .expect("made");
     assert!(!holds(&everything(&world.records), uri.as_bytes()));
     let secret = secret_in(&uri);
-    assert!(!holds(&everything(&world.records), secret.expose()), "the secret lies in the clear");
+    assert!(
+        !holds(&everything(&world.records), secret.expose()),
+        "the secret lies in the clear"
+    );
     let code = |world: &World| secret.code(world.now() / 30_000);
     world.tokens("user/alice");
     let confirm = |code: &str| {
@@ -241,14 +281,22 @@ fn a_second_factor_is_due_once_it_is_confirmed_and_each_code_serves_once() {
         )
     };
     let login = due(world.login("user/alice", PASSWORD));
-    assert_eq!(reason(answer(&login, &code(&world))), "SECOND_FACTOR_FAILED", "used to confirm");
+    assert_eq!(
+        reason(answer(&login, &code(&world))),
+        "SECOND_FACTOR_FAILED",
+        "used to confirm"
+    );
     world.advance(30 * SECOND);
     let tokens = answer(&login, &code(&world)).expect("logged in");
     let access = world.judge(&tokens.access).expect("good");
     assert_eq!(access.claims.amr, ["pwd", "otp"]);
     assert_eq!(reason(answer(&login, &code(&world))), "LOGIN_UNKNOWN");
     let login = due(world.login("user/alice", PASSWORD));
-    assert_eq!(reason(answer(&login, &code(&world))), "SECOND_FACTOR_FAILED", "replayed");
+    assert_eq!(
+        reason(answer(&login, &code(&world))),
+        "SECOND_FACTOR_FAILED",
+        "replayed"
+    );
     // The first step's proof is no way round the second.
     assert_eq!(reason(world.finish(&login, &[0; 64])), "LOGIN_FAILED");
 

@@ -9,12 +9,29 @@ fn an_invitation_serves_once_and_in_time() {
     assert!(!holds(&everything(&world.records), invitation.as_bytes()));
     let alice = world.enrol_password(&invitation, PASSWORD).expect("enrolled");
     assert_eq!((alice.id, alice.roles), (id("user/alice"), vec![Role::Analyst]));
-    assert_eq!(reason(world.enrol_password(&invitation, PASSWORD)), "INVITATION_INVALID", "used");
+    assert_eq!(
+        reason(world.enrol_password(&invitation, PASSWORD)),
+        "INVITATION_INVALID",
+        "used"
+    );
     let late = world.invite("user/bob", &[Role::Viewer]);
     world.advance(HOUR);
-    assert_eq!(reason(world.enrol_password(&late, PASSWORD)), "INVITATION_EXPIRED");
-    for wrong in ["", "asi1-", "asi1-00000000000000000000000000000000", "asi1-zz", "x"] {
-        assert_eq!(reason(world.enrol_password(wrong, PASSWORD)), "INVITATION_INVALID", "{wrong}");
+    assert_eq!(
+        reason(world.enrol_password(&late, PASSWORD)),
+        "INVITATION_EXPIRED"
+    );
+    for wrong in [
+        "",
+        "asi1-",
+        "asi1-00000000000000000000000000000000",
+        "asi1-zz",
+        "x",
+    ] {
+        assert_eq!(
+            reason(world.enrol_password(wrong, PASSWORD)),
+            "INVITATION_INVALID",
+            "{wrong}"
+        );
     }
 }
 
@@ -37,7 +54,15 @@ fn of_many_who_use_one_invitation_at_once_one_enrols() {
             .count()
     });
     assert_eq!(enrolled, 1);
-    assert_eq!(world.directory.principal(&id("user/alice")).expect("there").login_keys.len(), 1);
+    assert_eq!(
+        world
+            .directory
+            .principal(&id("user/alice"))
+            .expect("there")
+            .login_keys
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -50,7 +75,9 @@ fn who_is_known_is_invited_to_another_password_which_ends_what_was() {
         .invite(&id("user/alice"), &[Role::Admin], HOUR, "user/admin", world.now());
     assert_eq!(reason(again), "PRINCIPAL_EXISTS");
     let invitation = world.invite("user/alice", &[]);
-    world.enrol_password(&invitation, "another long password").expect("enrolled");
+    world
+        .enrol_password(&invitation, "another long password")
+        .expect("enrolled");
     assert_eq!(world.judge(&before.access).err(), Some("TOKEN_REVOKED"));
     let refreshed = world
         .directory
@@ -84,9 +111,15 @@ fn a_key_is_enrolled_by_who_has_its_private_half() {
     let statement = login_key::enrolment_statement(&invitation, "service/scorer", &public);
     let stolen = other.sign(&statement).to_der();
     assert_eq!(reason(finish(public.to_spki_der(), stolen)), "INVALID_FIELD");
-    assert_eq!(reason(finish(vec![1, 2, 3], key.sign(&statement).to_der())), "INVALID_FIELD");
+    assert_eq!(
+        reason(finish(vec![1, 2, 3], key.sign(&statement).to_der())),
+        "INVALID_FIELD"
+    );
     let elsewhere = login_key::enrolment_statement("asi1-0", "service/scorer", &public);
-    assert_eq!(reason(finish(public.to_spki_der(), key.sign(&elsewhere).to_der())), "INVALID_FIELD");
+    assert_eq!(
+        reason(finish(public.to_spki_der(), key.sign(&elsewhere).to_der())),
+        "INVALID_FIELD"
+    );
     // None of that has used the invitation up.
     world.enrol_key(&invitation, &key).expect("enrolled");
 }
@@ -105,10 +138,13 @@ fn the_role_service_goes_with_services() {
         assert_eq!(reason(invited), "INVALID_FIELD", "{principal}");
     }
     for lifetime in [0, 59 * SECOND, 31 * 24 * HOUR] {
-        let invited =
-            world
-                .directory
-                .invite(&id("user/a"), &[Role::Viewer], lifetime, "user/admin", world.now());
+        let invited = world.directory.invite(
+            &id("user/a"),
+            &[Role::Viewer],
+            lifetime,
+            "user/admin",
+            world.now(),
+        );
         assert_eq!(reason(invited), "INVALID_FIELD", "{lifetime}");
     }
 }
@@ -156,9 +192,16 @@ fn who_is_disabled_is_told_so_only_with_the_right_password() {
     set(PrincipalState::Disabled).expect("disabled");
     assert_eq!(world.judge(&tokens.access).err(), Some("TOKEN_REVOKED"));
     assert_eq!(reason(world.login("user/alice", PASSWORD)), "PRINCIPAL_DISABLED");
-    assert_eq!(reason(world.login("user/alice", "wrong password")), "LOGIN_FAILED");
+    assert_eq!(
+        reason(world.login("user/alice", "wrong password")),
+        "LOGIN_FAILED"
+    );
     set(PrincipalState::Enabled).expect("enabled");
-    assert_eq!(world.judge(&tokens.access).err(), Some("TOKEN_REVOKED"), "what was stays ended");
+    assert_eq!(
+        world.judge(&tokens.access).err(),
+        Some("TOKEN_REVOKED"),
+        "what was stays ended"
+    );
     let refreshed = world
         .directory
         .refresh(&tokens.refresh, &Sender::Loopback, world.now());
@@ -175,7 +218,10 @@ fn who_was_deleted_and_comes_back_has_nothing_of_before() {
         .directory
         .delete(&id("user/alice"), world.now())
         .expect("deleted");
-    assert_eq!(reason(world.directory.principal(&id("user/alice"))), "PRINCIPAL_NOT_FOUND");
+    assert_eq!(
+        reason(world.directory.principal(&id("user/alice"))),
+        "PRINCIPAL_NOT_FOUND"
+    );
     assert_eq!(world.judge(&tokens.access).err(), Some("TOKEN_REVOKED"));
     assert_eq!(reason(world.login("user/alice", PASSWORD)), "LOGIN_FAILED");
     world.enrolled("user/alice", Role::Viewer);

@@ -21,13 +21,24 @@ fn a_refresh_token_is_good_from_its_own_sender_until_the_session_ends() {
     let last = if forged.pop() == Some('0') { '1' } else { '0' };
     forged.push(last);
     for wrong in [forged.as_str(), "", "asr1-", "asr1-x-y", &tokens.access] {
-        assert_eq!(reason(refresh(wrong, Sender::Loopback)), "SESSION_ENDED", "{wrong}");
+        assert_eq!(
+            reason(refresh(wrong, Sender::Loopback)),
+            "SESSION_ENDED",
+            "{wrong}"
+        );
     }
     world.advance(SESSION_MS - 21 * MINUTE);
     let last = refresh(&tokens.refresh, Sender::Loopback).expect("refreshed");
-    assert_eq!(last.expires_in, std::time::Duration::from_secs(60), "not beyond the session");
+    assert_eq!(
+        last.expires_in,
+        std::time::Duration::from_secs(60),
+        "not beyond the session"
+    );
     world.advance(MINUTE);
-    assert_eq!(reason(refresh(&tokens.refresh, Sender::Loopback)), "SESSION_ENDED");
+    assert_eq!(
+        reason(refresh(&tokens.refresh, Sender::Loopback)),
+        "SESSION_ENDED"
+    );
 }
 
 #[test]
@@ -47,7 +58,11 @@ fn a_logout_ends_one_session_and_no_other() {
         .refresh(&first.refresh, &Sender::Loopback, world.now());
     assert_eq!(reason(refreshed), "SESSION_ENDED");
     let world = world.restarted();
-    assert_eq!(world.judge(&first.access).err(), Some("TOKEN_REVOKED"), "after a restart");
+    assert_eq!(
+        world.judge(&first.access).err(),
+        Some("TOKEN_REVOKED"),
+        "after a restart"
+    );
     world
         .directory
         .revoke_token(&second.token_id, world.now())
@@ -58,7 +73,10 @@ fn a_logout_ends_one_session_and_no_other() {
         .refresh(&second.refresh, &Sender::Loopback, world.now())
         .expect("the session goes on");
     for wrong in ["", "a b", &"a".repeat(65)] {
-        assert_eq!(reason(world.directory.revoke_token(wrong, world.now())), "INVALID_FIELD");
+        assert_eq!(
+            reason(world.directory.revoke_token(wrong, world.now())),
+            "INVALID_FIELD"
+        );
     }
 }
 
@@ -83,7 +101,11 @@ fn what_expired_is_forgotten() {
     assert_eq!((view.revoked.len(), view.cuts.len()), (1, 1));
     world.advance(TOKEN_MS - SECOND);
     world.directory.sweep(world.now()).expect("swept");
-    assert_eq!(world.judge(&tokens.access).err(), Some("TOKEN_REVOKED"), "forgotten too soon");
+    assert_eq!(
+        world.judge(&tokens.access).err(),
+        Some("TOKEN_REVOKED"),
+        "forgotten too soon"
+    );
     world.advance(2 * MINUTE);
     world.directory.sweep(world.now()).expect("swept");
     let view = world.trust.view();
@@ -138,7 +160,10 @@ fn a_principal_that_is_bound_to_a_channel_key_logs_in_from_there_only() {
         .update(&alice.id, &update, world.now())
         .expect("bound");
     assert_eq!(reason(world.login("user/alice", PASSWORD)), "CHANNEL_MISMATCH");
-    assert_eq!(reason(world.login("user/alice", "wrong password")), "LOGIN_FAILED");
+    assert_eq!(
+        reason(world.login("user/alice", "wrong password")),
+        "LOGIN_FAILED"
+    );
 }
 
 #[test]
