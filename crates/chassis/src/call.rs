@@ -141,6 +141,14 @@ impl Trail {
             reason: failure.map_or(self.remark, Failure::reason),
             request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
             trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
+            token_id: caller
+                .and_then(|c| c.access.as_ref())
+                .map(|access| access.claims.jti.clone())
+                .unwrap_or_default(),
+            network: caller
+                .and_then(|c| c.network)
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             input: self.input,
             output: self.output,
         }

@@ -104,6 +104,8 @@ fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
         reason: "",
         request_id: String::new(),
         trace_id: String::new(),
+        token_id: String::new(),
+        network: String::new(),
         input: None,
         output: None,
     }

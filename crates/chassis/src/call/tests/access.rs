@@ -94,7 +94,12 @@ async fn a_token_that_was_taken_before_is_refused_once_it_is_revoked() {
     for _ in 0..2 {
         world.f.call(world.request(HOME)).await.expect("good");
     }
-    assert_eq!(world.f.last().principal, "user/alice");
+    let event = world.f.last();
+    assert_eq!(
+        (event.principal.as_str(), event.token_id.as_str()),
+        ("user/alice", "token-1")
+    );
+    assert_eq!(event.network, "127.0.0.1");
     world.say(|view| view.cuts = HashMap::from([("user/alice".to_owned(), 8)]));
     let refused = world.f.call(world.request(HOME)).await.expect_err("revoked");
     assert_eq!(

@@ -103,7 +103,8 @@ fn foreign_forged_and_wrong_tokens_are_refused() {
     for token in ["", "x", "a.b.c", hmac.as_str()] {
         assert_eq!(reason(fixture.judge(token)), "TOKEN_INVALID", "{token}");
     }
-    let changes: [(&str, fn(&mut Claims), &str); 8] = [
+    type Change = fn(&mut Claims);
+    let changes: [(&str, Change, &str); 8] = [
         ("issuer", |c| c.iss = "elsewhere".into(), "TOKEN_INVALID"),
         ("principal", |c| c.sub = "Alice".into(), "TOKEN_INVALID"),
         ("audience", |c| c.aud = vec!["kms".into()], "TOKEN_AUDIENCE"),
