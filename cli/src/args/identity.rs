@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use asterism_client::channel::PublicKey;
 use clap::{Args, Subcommand};
 
 /// `asterism login`
@@ -16,6 +17,9 @@ pub struct LoginArgs {
     /// Log in with the private key in this file (mode 0600; PKCS#8 in PEM).
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Static key of the proxy that leads there, as `asterism proxy` shows it: a login by key says for whom it is.
+    #[arg(long, value_name = "KEY", requires = "key_file")]
+    pub through: Option<PublicKey>,
     /// Code of the second factor; asked for when one is due.
     #[arg(long, value_name = "CODE")]
     pub totp: Option<String>,

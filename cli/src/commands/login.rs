@@ -27,7 +27,11 @@ pub async fn login(args: LoginArgs, global: &Global, output: Output) -> Result<(
     let path = session::path(global)
         .ok_or_else(|| CliError::Usage("there is no home directory: name a --session FILE".to_owned()))?;
     let kms = endpoints(global)?.kms;
-    let client = Identity::new(Connection::lazy(&kms, Credentials::anonymous())?);
+    let connection = Connection::lazy(&kms, Credentials::anonymous())?;
+    let client = Identity::new(match args.through {
+        Some(proxy) => connection.through(proxy),
+        None => connection,
+    });
     let step = match &args.key_file {
         Some(file) => {
             client

@@ -64,7 +64,7 @@ impl Credentials {
 pub struct Connection {
     endpoint: Arc<str>,
     channel: Channel,
-    /// This side's static key on the encrypted channel.
+    /// The static key that the service sees: this side's on the encrypted channel, or a proxy's.
     own_key: Option<PublicKey>,
     carried: Carried,
 }
@@ -164,6 +164,14 @@ impl Connection {
     #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.carried.credentials = credentials;
+        self
+    }
+
+    /// The same connection, known to lead through a proxy with this static key: the service sees that key. Said explicitly, since a login by key
+    /// signs it, and must not sign whatever somebody in between would like.
+    #[must_use]
+    pub fn through(mut self, proxy: PublicKey) -> Self {
+        self.own_key = Some(proxy);
         self
     }
 

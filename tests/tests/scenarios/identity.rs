@@ -288,6 +288,31 @@ async fn a_token_is_good_only_over_the_channel_that_it_was_given_over() {
     let elsewhere = from(&thief).login_with_key(ALICE, &key, &[]).await;
     assert_eq!(reason(elsewhere.map(done)), mismatch);
 
+    // A proxy with the key is as good as the key; a login by key says whose it is.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = format!("http://{}", listener.local_addr().unwrap());
+    let there = world
+        .constellation
+        .channels()
+        .iter()
+        .find(|channel| channel.service == "kms")
+        .unwrap();
+    let pin = Pin {
+        own: own.clone(),
+        service_key: there.key,
+        service: "kms".into(),
+    };
+    let to = there.address["noise://".len()..].to_owned();
+    tokio::spawn(asterism::commands::proxy::serve(listener, to, pin));
+    let through = Connection::lazy(&door, Credentials::anonymous()).unwrap();
+    let unsaid = Identity::new(through.clone())
+        .login_with_key(ALICE, &key, &[])
+        .await;
+    assert_eq!(reason(unsaid.map(done)), "LOGIN_FAILED");
+    let said = Identity::new(through.through(own.public()));
+    done(said.login_with_key(ALICE, &key, &[]).await.unwrap());
+    at(&door, token()).who_am_i().await.unwrap();
+
     // A token from this machine is none over a channel.
     let client = at(&endpoints.kms, Credentials::anonymous());
     let invitation = invited(&admin(&world), "user/bob", &["analyst"]).await;
