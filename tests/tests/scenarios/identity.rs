@@ -6,14 +6,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use asterism::connect::{Endpoints, Services};
+use asterism::{
+    commands::channel::{key_file, peers_dir},
+    connect::{Endpoints, Services},
+};
 use asterism_chassis::{
-    config::Common,
+    config::{ChannelConfig, Common},
     identity::{Authority, Role},
-    server::Running,
+    server::{Listeners, Running},
 };
 use asterism_client::{
     Audit, ClientError, Connection, Credentials, Identity, Ingest, Kms, LoginOutcome, NewCredential,
+    UploadSource,
     channel::{Pin, StaticKey},
     proto::{
         audit::{EventFilter, ListEventsRequest},
@@ -28,7 +32,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     recorder::Recorder,
-    support::{World, files, reason},
+    support::{World, files, fresh_id, reason, small_csv},
 };
 
 const ALICE: &str = "user/alice";
@@ -313,6 +317,44 @@ async fn a_token_is_good_only_over_the_channel_that_it_was_given_over() {
     done(said.login_with_key(ALICE, &key, &[]).await.unwrap());
     at(&door, token()).who_am_i().await.unwrap();
 
+    // A service that is enrolled needs no file in a directory of keys: its token is bound to its key.
+    let scorer = SigningKey::generate().unwrap();
+    let invitation = invited(&admin(&world), "service/scorer", &["service"]).await;
+    let enrolled = SigningKey::from_bytes(scorer.to_secret_bytes().expose()).unwrap();
+    client
+        .enrol(&invitation, NewCredential::Key(enrolled), false)
+        .await
+        .unwrap();
+    let service = done(
+        client
+            .login_with_key("service/scorer", &scorer, &[])
+            .await
+            .unwrap(),
+    );
+    let kms_of = |own: &Arc<StaticKey>| {
+        let token = Credentials::token(service.access_token.as_str());
+        Kms::new(over(&world, "kms", own, token))
+    };
+    kms_of(&own).list_keys(1, "").await.unwrap();
+    assert_eq!(reason(kms_of(&thief).list_keys(1, "").await), mismatch);
+    // In the clear it has no token that is good: services come over channels.
+    let plain = at(&endpoints.kms, Credentials::anonymous());
+    let clear = done(
+        plain
+            .login_with_key("service/scorer", &scorer, &[])
+            .await
+            .unwrap(),
+    );
+    assert_eq!(
+        reason(
+            as_holder(&endpoints, &clear.access_token)
+                .kms
+                .list_keys(1, "")
+                .await
+        ),
+        mismatch
+    );
+
     // A token from this machine is none over a channel.
     let client = at(&endpoints.kms, Credentials::anonymous());
     let invitation = invited(&admin(&world), "user/bob", &["analyst"]).await;
@@ -428,6 +470,110 @@ async fn neither_wire_nor_disk_nor_log_ever_holds_the_password() {
         named |= holds(ALICE);
     }
     assert!(named, "the search finds nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_of_the_authority_key_people_log_in_and_services_come_over_their_channel() {
+    // The first administrator is enrolled while they are taken.
+    let world = World::start().await;
+    alice(&world).await;
+    let (authority, dir) = (world.constellation.authority().clone(), world.dir);
+    world.constellation.shutdown().await;
+    let mut plain = Vec::new();
+    let mut secured = Vec::new();
+    for _ in 0..3 {
+        plain.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        secured.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let address = |listener: &TcpListener| listener.local_addr().unwrap();
+    let noise: Vec<String> = secured
+        .iter()
+        .map(|one| format!("noise://{}", address(one)))
+        .collect();
+    let http: Vec<String> = plain
+        .iter()
+        .map(|one| format!("http://{}", address(one)))
+        .collect();
+    let common = |name: &str| {
+        let mut common = Common::embedded(name, dir.path());
+        (common.kms_addr, common.audit_addr) = (Some(noise[0].clone()), Some(noise[2].clone()));
+        common.identity.accept_authority_tokens = false;
+        common.channel = ChannelConfig {
+            static_key_file: Some(key_file(dir.path(), name)),
+            authorized_peers_dir: Some(peers_dir(dir.path())),
+            allow_unknown_peers: true,
+            listen: None,
+        };
+        common
+    };
+    let mut listeners = plain
+        .into_iter()
+        .zip(secured)
+        .map(|(plain, secured)| Listeners::from(plain).and_channel(secured));
+    let mut next = || listeners.next().unwrap();
+    let kms = asterism_kms::Config {
+        common: common("kms"),
+        ..Default::default()
+    };
+    let ingest = asterism_ingest::Config {
+        common: common("ingest"),
+        ..Default::default()
+    };
+    let audit = asterism_audit::Config {
+        common: common("audit"),
+    };
+    let kms = asterism_kms::start(kms, next()).await.unwrap();
+    let ingest = asterism_ingest::start(ingest, next()).await.unwrap();
+    let audit = asterism_audit::start(audit, next()).await.unwrap();
+
+    let minted = authority.mint(
+        &"user/admin".parse().unwrap(),
+        &[Role::Admin],
+        Duration::from_secs(600),
+        SystemTime::now(),
+    );
+    let refused = Kms::new(Connection::lazy(&http[0], Credentials::token(minted)).unwrap());
+    assert_eq!(reason(refused.list_keys(1, "").await), "AUTHORITY_TOKEN_REFUSED");
+    let tokens = login(&at(&http[0], Credentials::anonymous()), ALICE, PASSWORD)
+        .await
+        .unwrap();
+    let token = || Credentials::token(tokens.access_token.as_str());
+    let client = Ingest::new(Connection::lazy(&http[1], token()).unwrap());
+    let begun = Instant::now();
+    while client.list(1, "").await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never taken");
+    }
+    // ingest asks kms for keys and signatures, and both tell audit.
+    let csv = small_csv(40);
+    let mut reader = csv.as_bytes();
+    let source = UploadSource {
+        display_name: "mine",
+        request_id: &fresh_id(),
+        with_sha256: false,
+        reader: &mut reader,
+    };
+    let dataset = client.upload(source, |_| {}).await.unwrap();
+    client.verify(&dataset.name).await.unwrap();
+    let log = Audit::new(Connection::lazy(&http[2], token()).unwrap());
+    let begun = Instant::now();
+    loop {
+        let filter = EventFilter {
+            source: "ingest".into(),
+            principal: ALICE.into(),
+            ..EventFilter::default()
+        };
+        let events = log.list_all(filter).await.unwrap_or_default();
+        let mut events = events.into_iter().filter_map(|entry| entry.event);
+        // Events say by which token.
+        if events.any(|event| event.token_id == tokens.token_id && event.network == "127.0.0.1") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "no event of hers");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for running in [ingest, kms, audit] {
+        running.shutdown().await;
+    }
 }
 
 /// kms and audit, each on its own, with little patience.
