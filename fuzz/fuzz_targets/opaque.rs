@@ -11,8 +11,8 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| Server::generate().expect("ke
 fuzz_target!(|message: &[u8]| {
     let _ = SERVER.register("user/alice", message);
     let _ = Server::from_bytes(message);
-    let record = Server::accept(message).ok();
-    if let Ok((challenged, _)) = SERVER.challenge("user/alice", record.as_ref(), message) {
+    let record = Server::accept(message).or_else(|_| SERVER.decoy()).expect("a record");
+    if let Ok((challenged, _)) = SERVER.challenge("user/alice", &record, message) {
         assert!(challenged.finish(message).is_err());
     }
 });

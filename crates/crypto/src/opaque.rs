@@ -1,8 +1,8 @@
 //! Passwords that the server never sees: OPAQUE-3DH (RFC 9807) over ristretto255 and SHA-512, stretched by Argon2id on the client.
 //!
 //! Bytes in, bytes out. Registration: [`Registration::start`] -> [`Server::register`] -> [`Registration::finish`] -> [`Server::accept`], which gives
-//! what the server keeps. Login: [`Login::start`] -> [`Server::challenge`] -> [`Login::finish`] -> [`Challenged::finish`]. For somebody whom the server does not know, [`Server::challenge`] takes
-//! `None` and answers with what nobody can tell from a known one's. Both sides are bound to the same names: the client's, and [`SERVER_NAME`].
+//! what the server keeps. Login: [`Login::start`] -> [`Server::challenge`] -> [`Login::finish`] -> [`Challenged::finish`]. Somebody whom the server does not know has a [`Server::decoy`] there, and is
+//! answered what nobody can tell from a known one's. Both sides are bound to the same names: the client's, and [`SERVER_NAME`].
 //!
 //! The rule: who has seen an answer to [`Login::start`] can tell whether the password was right. So the server must count the attempt
 //! before it answers, not when it fails.
@@ -147,26 +147,35 @@ impl Server {
         Ok(SecretBytes::new(record.serialize().to_vec()))
     }
 
-    /// Answers the first message of a login of `name`, who has `record`; with `None`, so that nobody can tell.
+    /// A record of nobody, which no password opens: for who is unknown, so that the answer comes the same way and takes as long as a known one's
+    /// (RFC 9807, 6.3.2.2).
+    ///
+    /// # Errors
+    /// [`CryptoError::Randomness`]
+    pub fn decoy(&self) -> Result<SecretBytes, CryptoError> {
+        let mut upload = self.0.keypair().public().serialize().to_vec();
+        // The masking key and the envelope.
+        upload.extend(crate::random_array::<{ REGISTRATION_UPLOAD - 32 }>()?);
+        Self::accept(&upload)
+    }
+
+    /// Answers the first message of a login of `name`, who has `record`; for who has none, a [`Server::decoy`].
     ///
     /// # Errors
     /// [`CryptoError::Malformed`]
     pub fn challenge(
         &self,
         name: &str,
-        record: Option<&SecretBytes>,
+        record: &SecretBytes,
         request: &[u8],
     ) -> Result<(Challenged, Vec<u8>), CryptoError> {
         let request =
             CredentialRequest::deserialize(sized(request, CREDENTIAL_REQUEST)?).map_err(malformed)?;
-        let record = record
-            .map(|record| ServerRegistration::deserialize(record.expose()))
-            .transpose()
-            .map_err(malformed)?;
+        let record = ServerRegistration::deserialize(record.expose()).map_err(malformed)?;
         let started = ServerLogin::start(
             &mut OsRandom,
             &self.0,
-            record,
+            Some(record),
             request,
             name.as_bytes(),
             parameters(name),
@@ -311,12 +320,7 @@ mod tests {
         Server::accept(&upload).expect("kept")
     }
 
-    fn login(
-        server: &Server,
-        record: Option<&SecretBytes>,
-        name: &str,
-        password: &[u8],
-    ) -> Result<(), CryptoError> {
+    fn login(server: &Server, record: &SecretBytes, name: &str, password: &[u8]) -> Result<(), CryptoError> {
         let (login, request) = Login::start(password)?;
         let (challenged, response) = server.challenge(name, record, &request)?;
         challenged.finish(&login.finish(name, password, &response)?)
@@ -327,24 +331,24 @@ mod tests {
         let server = Server::generate().expect("keys");
         let record = registered(&server, ALICE, PASSWORD);
         let again = Server::from_bytes(server.to_secret_bytes().expose()).expect("read back");
-        login(&again, Some(&record), ALICE, PASSWORD).expect("logged in");
+        login(&again, &record, ALICE, PASSWORD).expect("logged in");
         let refused = Err(CryptoError::Authentication);
         assert_eq!(
-            login(&server, Some(&record), ALICE, b"correct horse battery stapl"),
+            login(&server, &record, ALICE, b"correct horse battery stapl"),
             refused
         );
-        assert_eq!(login(&server, None, ALICE, PASSWORD), refused, "unknown");
         assert_eq!(
-            login(&server, Some(&record), "user/bob", PASSWORD),
+            login(&server, &server.decoy().expect("made"), ALICE, PASSWORD),
+            refused,
+            "unknown"
+        );
+        assert_eq!(
+            login(&server, &record, "user/bob", PASSWORD),
             refused,
             "another's record"
         );
         let other = Server::generate().expect("keys");
-        assert_eq!(
-            login(&other, Some(&record), ALICE, PASSWORD),
-            refused,
-            "another server"
-        );
+        assert_eq!(login(&other, &record, ALICE, PASSWORD), refused, "another server");
     }
 
     #[test]
@@ -352,13 +356,9 @@ mod tests {
         let server = Server::generate().expect("keys");
         let record = registered(&server, ALICE, PASSWORD);
         let (login, request) = Login::start(PASSWORD).expect("started");
-        let (first, response) = server
-            .challenge(ALICE, Some(&record), &request)
-            .expect("answered");
+        let (first, response) = server.challenge(ALICE, &record, &request).expect("answered");
         let proof = login.finish(ALICE, PASSWORD, &response).expect("finished");
-        let (second, _) = server
-            .challenge(ALICE, Some(&record), &request)
-            .expect("answered");
+        let (second, _) = server.challenge(ALICE, &record, &request).expect("answered");
         assert_eq!(
             second.finish(&proof),
             Err(CryptoError::Authentication),
@@ -373,12 +373,13 @@ mod tests {
         let record = registered(&server, ALICE, PASSWORD);
         let (_, request) = Login::start(PASSWORD).expect("started");
         let answer = |record| server.challenge(ALICE, record, &request).expect("answered").1;
-        let (known, unknown) = (answer(Some(&record)), answer(None));
+        let decoy = server.decoy().expect("made");
+        let (known, unknown) = (answer(&record), answer(&decoy));
         assert_eq!(known.len(), unknown.len());
         // The first element is a function of name and request alone; what follows is fresh each time.
         assert_eq!(known[..32], unknown[..32]);
-        assert_ne!(known[32..], answer(Some(&record))[32..]);
-        assert_ne!(unknown[32..], answer(None)[32..]);
+        assert_ne!(known[32..], answer(&record)[32..]);
+        assert_ne!(unknown[32..], answer(&decoy)[32..]);
     }
 
     #[test]
@@ -400,10 +401,11 @@ mod tests {
     #[test]
     fn malformed_messages_are_refused() {
         let server = Server::generate().expect("keys");
+        let decoy = server.decoy().expect("made");
         let (_, request) = Login::start(PASSWORD).expect("started");
         for message in [&[][..], &[0; 32], &[0xff; 96], &[1; 1000], &request[..95]] {
             assert!(server.register(ALICE, message).is_err());
-            assert!(server.challenge(ALICE, None, message).is_err());
+            assert!(server.challenge(ALICE, &decoy, message).is_err());
             assert!(Server::accept(message).is_err());
         }
         assert!(Login::start(b"").is_err());

@@ -28,7 +28,7 @@ use std::{
 
 use asterism_channel::PublicKey;
 use asterism_chassis::identity::{Trust, access};
-use asterism_crypto::{SecretKey, opaque};
+use asterism_crypto::{SecretKey, SigningKey, VerifyingKey, opaque};
 use asterism_store::{Batch, Records, StoreError};
 
 pub use enrolment::{Credential, Invitation};
@@ -85,6 +85,10 @@ pub struct Directory {
     records: Arc<dyn Records>,
     vault: Vault,
     opaque: opaque::Server,
+    /// Stands for the record of who has none, sealed as those are.
+    decoy: Vec<u8>,
+    /// Stands for the login key of who has none; nobody has its private half.
+    decoy_key: VerifyingKey,
     keys: tokens::TokenKeys,
     factors: Vec<Box<dyn SecondFactor>>,
     pending: Mutex<HashMap<String, logins::Pending>>,
@@ -107,11 +111,14 @@ impl Directory {
     ) -> Result<Self, DirectoryError> {
         let vault = Vault::open(root, &*records)?;
         let opaque = opaque_keys(&*records, &vault)?;
+        let decoy = vault.seal("password", logins::NOBODY, opaque.decoy()?.expose())?;
         let keys = tokens::TokenKeys::open(records.clone(), &vault, now_ms)?;
         let directory = Self {
             records,
             vault,
             opaque,
+            decoy,
+            decoy_key: SigningKey::generate()?.verifying_key(),
             keys,
             factors: factors::all(),
             pending: Mutex::default(),
