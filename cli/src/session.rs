@@ -32,7 +32,7 @@ pub struct Session {
     access_token: String,
     /// Seconds since 1970 by this machine's clock.
     expires_at: u64,
-    refresh_token: String,
+    pub(crate) refresh_token: String,
     /// Seconds since 1970 by this machine's clock.
     pub ends_at: u64,
 }

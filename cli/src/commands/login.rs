@@ -92,10 +92,14 @@ pub async fn logout(global: &Global, output: Output) -> Result<(), CliError> {
             "there is no session with these services".to_owned(),
         ));
     };
-    // What the service thinks of it, the file goes.
-    let ended = identity(global)?.logout().await;
+    // Whatever the service says of it, the file goes.
+    let ended = identity(global)?.end_session(&session.refresh_token).await;
     files::shred(&path).map_err(|error| CliError::Other(format!("{}: {error}", path.display())))?;
-    ended?;
+    match ended {
+        // It had ended already.
+        Err(error) if error.reason() == Some("SESSION_ENDED") => {}
+        ended => ended?,
+    }
     let value = json!({ "principal": session.principal, "logged_out": true });
     output.facts(&[("logged out", session.principal.clone())], &value);
     Ok(())

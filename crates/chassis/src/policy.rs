@@ -37,7 +37,6 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.identity.v1.IdentityService/DeletePrincipal", PEOPLE),
     ("asterism.identity.v1.IdentityService/GetPrincipal", ONESELF),
     ("asterism.identity.v1.IdentityService/ListPrincipals", READ_PEOPLE),
-    ("asterism.identity.v1.IdentityService/Logout", ONESELF),
     ("asterism.identity.v1.IdentityService/RemoveSecondFactor", ONESELF),
     (
         "asterism.identity.v1.IdentityService/RevokePrincipalTokens",
@@ -164,6 +163,7 @@ const OPEN: &[&str] = &[
     "asterism.identity.v1.IdentityService/FinishEnrolment",
     "asterism.identity.v1.IdentityService/FinishLogin",
     "asterism.identity.v1.IdentityService/GetTokenKeys",
+    "asterism.identity.v1.IdentityService/Logout",
     "asterism.identity.v1.IdentityService/RefreshToken",
     "asterism.identity.v1.IdentityService/StartEnrolment",
     "asterism.identity.v1.IdentityService/StartLogin",

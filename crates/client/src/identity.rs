@@ -209,10 +209,19 @@ impl Identity {
 
     /// Ends the session of this connection's token.
     pub async fn logout(&self) -> Result<(), ClientError> {
+        let request = pb::LogoutRequest::default();
         self.connection
-            .once(self.client().logout(pb::LogoutRequest {}))
+            .once(self.client().logout(request))
             .await
             .map(|_| ())
+    }
+
+    /// Ends the session of a refresh token, whatever its access tokens are for.
+    pub async fn end_session(&self, refresh_token: &str) -> Result<(), ClientError> {
+        let request = pb::LogoutRequest {
+            refresh_token: refresh_token.to_owned(),
+        };
+        self.anonymous.once(self.open().logout(request)).await.map(|_| ())
     }
 
     /// Who this connection's token says that it is.

@@ -238,12 +238,19 @@ impl IdentityService for IdentityAdapter {
         &self,
         request: Request<pb::LogoutRequest>,
     ) -> Result<Response<pb::LogoutResponse>, Status> {
-        self.on_directory("kms.Logout", request, |on, _, trail| {
-            trail.resource(wire::name(on.own()));
-            // A token of the authority key has no session.
-            if let Some(access) = &on.caller.access {
-                on.directory
-                    .end_session(&access.claims.sid, on.own(), on.now_ms)?;
+        self.on_directory("kms.Logout", request, |on, message, trail| {
+            let refresh = message.refresh_token.as_str();
+            match (&on.caller.access, refresh) {
+                (Some(access), "") => {
+                    trail.resource(wire::name(on.own()));
+                    on.directory
+                        .end_session(&access.claims.sid, on.own(), on.now_ms)?;
+                }
+                (None, "") => return Err(DirectoryError::SessionEnded),
+                (_, refresh) => {
+                    let ended = on.directory.log_out(refresh, &on.sender()?, on.now_ms)?;
+                    trail.resource(wire::name(&ended));
+                }
             }
             Ok(pb::LogoutResponse {})
         })

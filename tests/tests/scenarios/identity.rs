@@ -387,10 +387,14 @@ async fn tokens_are_for_the_services_that_they_name() {
         .login_with_password(ALICE, password(), &["ingest".into()])
         .await
         .unwrap();
-    let services = as_holder(&endpoints, &done(step).access_token);
+    let limited = done(step);
+    let services = as_holder(&endpoints, &limited.access_token);
     services.ingest.list(1, "").await.unwrap();
     assert_eq!(reason(services.kms.list_keys(1, "").await), "TOKEN_AUDIENCE");
     assert_eq!(reason(services.inference.list(1, "").await), "TOKEN_AUDIENCE");
+    // It ends by its refresh token, being none for kms itself.
+    kms.end_session(&limited.refresh_token).await.unwrap();
+    assert_eq!(reason(kms.refresh(&limited.refresh_token).await), "SESSION_ENDED");
     let wrong = kms
         .login_with_password(ALICE, password(), &["elsewhere".into()])
         .await;

@@ -80,6 +80,36 @@ impl Directory {
     /// # Errors
     /// [`DirectoryError::SessionEnded`], [`DirectoryError::Disabled`], [`DirectoryError::ChannelMismatch`].
     pub fn refresh(&self, refresh: &str, sender: &Sender, now_ms: u64) -> Result<Tokens, DirectoryError> {
+        let (session, stored, id) = self.session_of(refresh, sender, now_ms)?;
+        let record = self.find(&id)?.ok_or(DirectoryError::SessionEnded)?;
+        if record.state == PrincipalState::Disabled {
+            return Err(DirectoryError::Disabled);
+        }
+        self.issue(id, &record, session, &stored, refresh.to_owned(), now_ms)
+    }
+
+    /// Ends the session that `refresh` belongs to, and refuses its tokens; gives whose it was.
+    ///
+    /// # Errors
+    /// [`DirectoryError::SessionEnded`], [`DirectoryError::ChannelMismatch`].
+    pub fn log_out(
+        &self,
+        refresh: &str,
+        sender: &Sender,
+        now_ms: u64,
+    ) -> Result<PrincipalId, DirectoryError> {
+        let (session, _, id) = self.session_of(refresh, sender, now_ms)?;
+        self.end_session(session, &id, now_ms)?;
+        Ok(id)
+    }
+
+    /// The session of a refresh token, from where it is good.
+    fn session_of<'a>(
+        &self,
+        refresh: &'a str,
+        sender: &Sender,
+        now_ms: u64,
+    ) -> Result<(&'a str, SessionRecord, PrincipalId), DirectoryError> {
         let (session, secret) = parse(refresh).ok_or(DirectoryError::SessionEnded)?;
         let stored: SessionRecord = self
             .read(&session_at(session))?
@@ -91,15 +121,11 @@ impl Directory {
         if stored.channel_key != sender.thumbprint() {
             return Err(DirectoryError::ChannelMismatch);
         }
-        let id: PrincipalId = stored
+        let id = stored
             .principal
             .parse()
             .map_err(|_| DirectoryError::Damaged("name of a principal"))?;
-        let record = self.find(&id)?.ok_or(DirectoryError::SessionEnded)?;
-        if record.state == PrincipalState::Disabled {
-            return Err(DirectoryError::Disabled);
-        }
-        self.issue(id, &record, session, &stored, refresh.to_owned(), now_ms)
+        Ok((session, stored, id))
     }
 
     fn issue(

@@ -149,7 +149,8 @@ async fn what_needs_no_token_takes_none_and_all_else_does() {
         reason(client.watch_trust(pb::WatchTrustRequest {}).await),
         "TOKEN_MISSING"
     );
-    assert_eq!(reason(client.logout(pb::LogoutRequest {}).await), "TOKEN_MISSING");
+    let nothing = pb::LogoutRequest::default();
+    assert_eq!(reason(client.logout(nothing).await), "SESSION_ENDED");
     // A token that is none is not overlooked because none was needed.
     let mut request = Request::new(pb::GetTokenKeysRequest {});
     let wrong = "Bearer nonsense".parse().unwrap();

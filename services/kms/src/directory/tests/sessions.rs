@@ -57,6 +57,15 @@ fn a_logout_ends_one_session_and_no_other() {
         .directory
         .refresh(&first.refresh, &Sender::Loopback, world.now());
     assert_eq!(reason(refreshed), "SESSION_ENDED");
+    let third = world.tokens("user/alice");
+    let log_out = |sender| world.directory.log_out(&third.refresh, &sender, world.now());
+    assert_eq!(
+        reason(log_out(Sender::Channel(channel_key()))),
+        "CHANNEL_MISMATCH"
+    );
+    assert_eq!(log_out(Sender::Loopback).expect("ended"), id("user/alice"));
+    assert_eq!(reason(log_out(Sender::Loopback)), "SESSION_ENDED");
+    assert_eq!(world.judge(&third.access).err(), Some("TOKEN_REVOKED"));
     let world = world.restarted();
     assert_eq!(
         world.judge(&first.access).err(),
