@@ -26,6 +26,8 @@ mod full_disk;
 mod identity;
 #[path = "scenarios/identity_command_line.rs"]
 mod identity_command_line;
+#[path = "scenarios/identity_trust.rs"]
+mod identity_trust;
 #[path = "scenarios/import.rs"]
 mod import;
 #[path = "scenarios/keys.rs"]
