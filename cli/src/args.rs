@@ -2,6 +2,7 @@
 
 mod channel;
 mod fhe;
+mod identity;
 mod keys;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
+pub use self::identity::{IdentityCommand, LoginArgs, TotpCommand};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
@@ -34,9 +36,12 @@ pub struct Global {
     /// Directory of keys, data and credentials (for `up`, `demo`, `token`, and to find the token).
     #[arg(long, global = true, value_name = "DIR", env = "ASTERISM_DATA")]
     pub data: Option<PathBuf>,
-    /// File that holds the access token; by default `admin.token` in the data directory.
+    /// File that holds the access token; by default that of the session, or else `admin.token` in the data directory.
     #[arg(long, global = true, value_name = "FILE", env = "ASTERISM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// File of the session that `asterism login` begins; by default in the user's configuration directory.
+    #[arg(long, global = true, value_name = "FILE", env = "ASTERISM_SESSION")]
+    pub session: Option<PathBuf>,
     /// Host and first port of running services: kms there, ingest, inference and audit on the next three.
     #[arg(long, global = true, value_name = "HOST:PORT", env = "ASTERISM_ADDR")]
     pub addr: Option<String>,
@@ -66,6 +71,15 @@ pub enum Command {
     /// Reads and verifies the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Logs in, with a password or a key; other commands then use the session.
+    Login(LoginArgs),
+    /// Ends the session, everywhere.
+    Logout,
+    /// Says who the services take the caller for.
+    Whoami,
+    /// Invites, enrols and manages people and services.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),

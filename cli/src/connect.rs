@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Inference, Ingest, Kms};
+use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Identity, Inference, Ingest, Kms};
 
-use crate::{args::Global, error::CliError};
+use crate::{args::Global, error::CliError, session};
 
 /// Where `asterism up` keeps everything unless told otherwise.
 pub const DEFAULT_DATA: &str = "asterism-data";
@@ -86,8 +86,26 @@ impl Endpoints {
 
 /// Clients as the command line says.
 pub fn services(global: &Global) -> Result<Services, CliError> {
-    let endpoints = Endpoints::consecutive(global.addr.as_deref().unwrap_or(DEFAULT_ADDR))?;
-    endpoints.connect(&Credentials::file(token_file(global)), None)
+    endpoints(global)?.connect(&credentials(global), None)
+}
+
+/// The directory of principals, as the command line says.
+pub fn identity(global: &Global) -> Result<Identity, CliError> {
+    let kms = endpoints(global)?.kms;
+    Ok(Identity::new(Connection::lazy(&kms, credentials(global))?))
+}
+
+/// Where the command line says that the services are.
+pub fn endpoints(global: &Global) -> Result<Endpoints, CliError> {
+    Endpoints::consecutive(global.addr.as_deref().unwrap_or(DEFAULT_ADDR))
+}
+
+/// A token file that was named, else the session with these services, else the administrator's token of the data directory.
+fn credentials(global: &Global) -> Credentials {
+    match session::of(global) {
+        Some((path, _)) => session::credentials(path),
+        None => Credentials::file(token_file(global)),
+    }
 }
 
 /// The data directory as the command line says.
@@ -97,7 +115,7 @@ pub fn data_dir(global: &Global) -> PathBuf {
 
 /// Whether the file is there from which [`services`] would read the token.
 pub fn has_token(global: &Global) -> bool {
-    token_file(global).is_file()
+    session::of(global).is_some() || token_file(global).is_file()
 }
 
 fn token_file(global: &Global) -> PathBuf {

@@ -72,7 +72,7 @@ fn hint(error: &ClientError) -> String {
         ClientError::Refused {
             code: Code::Unauthenticated,
             ..
-        } => "\npass --token-file, or use the --data directory that `asterism up` uses".to_owned(),
+        } => "\nlog in with `asterism login`, pass --token-file, or use the --data directory that `asterism up` uses".to_owned(),
         ClientError::Refused { violations, .. } => violations
             .iter()
             .map(|(field, problem)| format!("\n  {field}: {problem}"))

@@ -10,6 +10,7 @@ pub mod constellation;
 mod error;
 pub mod output;
 mod plot;
+pub mod session;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,9 @@ pub use error::CliError;
 
 use crate::{
     args::{Cli, Command},
-    commands::{audit, bench, channel, datasets, demo, fhe, keys, models, predict, proxy, token, up},
+    commands::{
+        audit, bench, channel, datasets, demo, fhe, identity, keys, login, models, predict, proxy, token, up,
+    },
     connect::{data_dir, services},
     output::Output,
 };
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     let output = Output::new(cli.global.json);
     let global = &cli.global;
+    session::keep_fresh(global).await;
     match cli.command {
         Command::Up(args) => up::run(args, &data_dir(global), output).await,
         Command::Demo(args) => demo::run(args, global, output).await,
@@ -59,6 +63,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Predict(args) => predict::run(args, &services(global)?, output).await,
         Command::Fhe(command) => fhe::run(command, global, output).await,
         Command::Audit(command) => audit::run(command, &services(global)?, output).await,
+        Command::Login(args) => login::login(args, global, output).await,
+        Command::Logout => login::logout(global, output).await,
+        Command::Whoami => login::whoami(global, output).await,
+        Command::Identity(command) => identity::run(command, global, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Channel(command) => channel::run(command, &data_dir(global), output),
         Command::Proxy(args) => proxy::run(args, output).await,

@@ -22,6 +22,12 @@ mod fhe_command_line;
 mod flow;
 #[path = "scenarios/full_disk.rs"]
 mod full_disk;
+#[path = "scenarios/identity.rs"]
+mod identity;
+#[path = "scenarios/identity_command_line.rs"]
+mod identity_command_line;
+#[path = "scenarios/identity_trust.rs"]
+mod identity_trust;
 #[path = "scenarios/import.rs"]
 mod import;
 #[path = "scenarios/key_material.rs"]

@@ -132,6 +132,7 @@ fn row(entry: &LogEntry) -> ([String; 7], Value) {
         "resource": event.resource, "key_version": event.key_version,
         "outcome": event.outcome().as_str_name().trim_start_matches("OUTCOME_").to_lowercase(),
         "reason": event.reason, "request_id": event.request_id, "trace_id": event.trace_id,
+        "token_id": event.token_id, "network": event.network,
         "input_sha256": hex::encode(&event.input_sha256), "output_sha256": hex::encode(&event.output_sha256),
     });
     let cells = [

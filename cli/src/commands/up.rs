@@ -1,14 +1,19 @@
 //! `asterism up`
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use asterism_chassis::{
     config::{LogConfig, LogFormat},
     identity::Role,
     telemetry::{self, TelemetryConfig},
 };
+use asterism_client::{Connection, Identity};
 use asterism_store::files;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{
     args::UpArgs,
@@ -23,6 +28,29 @@ use crate::{
 pub const ADMIN: &str = "user/admin";
 /// How long the administrator's token in the data directory is good for; `up` makes a new one at every start.
 const ADMIN_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The first administrator's invitation within the data directory.
+pub const INVITATION: &str = "admin.invitation";
+const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Invites the administrator while nobody is enrolled; gives the file (mode 0600) that holds the invitation. A start makes a new one in place of
+/// one that was not used.
+async fn first_invitation(constellation: &Constellation, data: &Path) -> Result<Option<PathBuf>, CliError> {
+    let credentials = constellation.credentials(ADMIN, &[Role::Admin])?;
+    let client = Identity::new(Connection::lazy(&constellation.endpoints().kms, credentials)?);
+    let file = data.join(INVITATION);
+    if !client.principals(1, "").await?.0.is_empty() {
+        files::shred(&file).map_err(|error| CliError::Other(format!("{}: {error}", file.display())))?;
+        return Ok(None);
+    }
+    let invited = client
+        .invite(ADMIN, &["admin".to_owned()], Some(INVITATION_LIFETIME))
+        .await?;
+    let invitation = Zeroizing::new(invited.invitation);
+    files::write_atomic(&file, invitation.as_bytes(), 0o600)
+        .map_err(|error| CliError::Other(format!("{}: {error}", file.display())))?;
+    Ok(Some(file))
+}
 
 /// Runs all four services until interrupted.
 pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliError> {
@@ -55,6 +83,7 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     let token_file = data.join(ADMIN_TOKEN);
     files::write_atomic(&token_file, admin.as_bytes(), 0o600)
         .map_err(|error| CliError::Other(format!("{}: {error}", token_file.display())))?;
+    let invitation = first_invitation(&constellation, data).await?;
     let at = constellation.endpoints().clone();
     let token_shown = token_file.display().to_string();
     let mut facts = vec![
@@ -65,6 +94,9 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         ("data", data.display().to_string()),
         ("token", token_shown.clone()),
     ];
+    if let Some(file) = &invitation {
+        facts.push(("invitation", file.display().to_string()));
+    }
     let channels = constellation.channels();
     facts.extend(channels.iter().map(|channel| {
         (
@@ -81,7 +113,7 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
         .collect();
     let value = json!({
         "kms": at.kms, "ingest": at.ingest, "inference": at.inference, "audit": at.audit,
-        "data": data.display().to_string(), "token_file": token_shown,
+        "data": data.display().to_string(), "token_file": token_shown, "invitation_file": invitation,
         "channels": channels,
     });
     output.facts(&facts, &value);

@@ -6,7 +6,7 @@
 mod gate;
 mod stream;
 
-use std::{borrow::Cow, net::IpAddr, time::Instant};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
 
 use asterism_channel::PublicKey;
 use asterism_crypto::Digest;
@@ -16,7 +16,7 @@ pub use stream::{Emitter, ReplyStream};
 
 use crate::{
     error::{ErrorClass, Failure},
-    identity::{Principal, PrincipalId, Role},
+    identity::{Principal, PrincipalId, Role, access::Access},
     outbox::{AuditEvent, Outbox, Outcome, Room},
 };
 
@@ -37,6 +37,8 @@ pub struct Caller {
     pub network: Option<IpAddr>,
     /// The static key at the other end of the channel, if the call comes over it.
     pub channel_key: Option<PublicKey>,
+    /// The access token that proves who asks; none for tokens of the authority key, and for methods that need no token.
+    pub access: Option<Arc<Access>>,
 }
 
 impl Caller {
@@ -158,6 +160,14 @@ impl Trail {
             reason: failure.map_or_else(|| self.remarks(), |failure| failure.reason().into()),
             request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
             trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
+            token_id: caller
+                .and_then(|c| c.access.as_ref())
+                .map(|access| access.claims.jti.clone())
+                .unwrap_or_default(),
+            network: caller
+                .and_then(|c| c.network)
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             input: self.input,
             output: self.output,
         }

@@ -101,10 +101,32 @@ pub struct Common {
     pub outbox_max_events: u64,
     /// The encrypted channel.
     pub channel: ChannelConfig,
+    /// Which tokens are taken.
+    pub identity: IdentityConfig,
     /// Logging to standard error.
     pub log: LogConfig,
     /// Bounds on what callers may use up.
     pub limits: Limits,
+}
+
+/// Which tokens are taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Takes tokens of the authority key from people too, as `asterism token mint` makes them. Otherwise they are good only for
+    /// services, over the channel of their own key, and people log in.
+    pub accept_authority_tokens: bool,
+    /// Seconds without a word from kms after which access tokens are refused.
+    pub trust_max_age_seconds: u64,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self {
+            accept_authority_tokens: true,
+            trust_max_age_seconds: 30,
+        }
+    }
 }
 
 /// Logging to standard error.
@@ -206,6 +228,7 @@ impl Common {
             otlp_endpoint: None,
             outbox_max_events: 100_000,
             channel: ChannelConfig::default(),
+            identity: IdentityConfig::default(),
             log: LogConfig::default(),
             limits: Limits::default(),
         }
@@ -229,6 +252,18 @@ impl Common {
             ConfigError::invalid("log.filter", "must be tracing directives such as `info,h2=warn`")
         })?;
         self.limits.check()?;
+        let identity = &self.identity;
+        at_least(
+            "identity.trust_max_age_seconds",
+            identity.trust_max_age_seconds,
+            2,
+        )?;
+        if !identity.accept_authority_tokens && !self.channel.is_on() {
+            let key = "identity.accept_authority_tokens";
+            let needed =
+                "may be false only with channel.static_key_file: services prove themselves over the channel";
+            return Err(ConfigError::invalid(key, needed));
+        }
         at_least("outbox_max_events", self.outbox_max_events, 1)
     }
 

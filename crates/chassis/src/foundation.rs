@@ -12,7 +12,7 @@ use crate::{
     call::Gate,
     channel::{Channel, ChannelSetupError, is_channel},
     config::Common,
-    identity::{Authority, PrincipalId, Role},
+    identity::{Authority, PrincipalId, Role, Trust, follow},
     outbox::{Outbox, OutboxLimits, Sink},
     server::{Server, ServerBuilder, ServerError},
 };
@@ -49,6 +49,8 @@ pub struct Foundation {
     pub authority: Arc<Authority>,
     /// The way in for requests.
     pub gate: Gate,
+    /// Judges access tokens.
+    pub trust: Arc<Trust>,
     channel: Option<Channel>,
     name: &'static str,
 }
@@ -107,11 +109,17 @@ impl Foundation {
         };
         let spool = FileSpool::open(&common.data_dir.join("outbox"), options)?;
         let outbox = Outbox::new(Arc::new(spool), name, limits, sink);
-        let gate = Gate::new(authority.clone(), outbox, &common.limits).sender_constrained(channel.is_some());
+        let bound = Duration::from_secs(common.identity.trust_max_age_seconds);
+        let trust = Arc::new(Trust::new(name, bound));
+        let gate = Gate::new(authority.clone(), outbox, &common.limits)
+            .sender_constrained(channel.is_some())
+            .trusting(trust.clone())
+            .taking_authority_tokens(common.identity.accept_authority_tokens);
         Ok(Self {
             records,
             authority,
             gate,
+            trust,
             channel,
             name,
         })
@@ -120,6 +128,21 @@ impl Foundation {
     /// Makes a fresh token of this service for each call that it makes.
     pub fn token(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         token_source(&self.authority, self.name)
+    }
+
+    /// Hears from kms at `endpoint` which access tokens hold, as long as this service runs; without, none is taken.
+    ///
+    /// # Errors
+    /// As [`Foundation::pin`].
+    pub fn follow_trust(&self, endpoint: Option<&str>) -> Result<(), StartError> {
+        let Some(endpoint) = endpoint else { return Ok(()) };
+        let source = follow::Source {
+            endpoint: endpoint.to_owned(),
+            pin: self.pin(endpoint, "kms")?,
+            token: self.token(),
+        };
+        tokio::spawn(follow::follow(Arc::downgrade(&self.trust), source));
+        Ok(())
     }
 
     /// Whom to expect at `endpoint`, where `service` is; none for a plain address.

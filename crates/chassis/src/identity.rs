@@ -1,7 +1,12 @@
 //! Who asks: principals, roles, and the tokens that prove them.
 //!
-//! A token is a set of claims under an HMAC of the constellation's authority key, which every service reads from its
-//! credentials directory. It is a bearer token: the channel must be loopback, or protected otherwise.
+//! [`Authority`] makes tokens under an HMAC of the constellation's authority key, which every service reads from its
+//! credentials directory: for services' own calls, and for who holds that directory. They are bearer tokens: the channel must be loopback, or protected otherwise.
+//! People log in at kms and get [`access`] tokens, which [`Trust`] judges.
+
+pub mod access;
+pub mod follow;
+mod trust;
 
 use std::{
     fmt, fs,
@@ -16,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{ErrorClass, Failure};
+
+pub use trust::{Trust, TrustView};
 
 /// The authority key within the credentials directory.
 const KEY_FILE: &str = "authority.key";
@@ -178,6 +185,11 @@ impl Authority {
         };
         self.key
             .mint(&serde_json::to_vec(&claims).expect("claims are plain data and serialise"))
+    }
+
+    /// Whether a token has the form of those that are made here.
+    pub(crate) fn made(token: &str) -> bool {
+        token.starts_with("v1.")
     }
 
     /// The principal of a token.

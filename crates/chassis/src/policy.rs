@@ -19,6 +19,10 @@ const CHECK_DATA: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
 const READ_METADATA: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Viewer, Service];
 const USE_MODELS: &[Role] = &[Admin, Analyst];
 const READ_LOG: &[Role] = &[Admin, Auditor];
+const PEOPLE: &[Role] = &[Admin];
+const READ_PEOPLE: &[Role] = &[Admin, Auditor];
+/// About oneself: who else may, the service decides.
+const ONESELF: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Viewer, Service];
 
 /// `package.Service/Method` and who may call it.
 const POLICY: &[(&str, &[Role])] = &[
@@ -26,6 +30,27 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.audit.v1.AuditService/ListEvents", READ_LOG),
     ("asterism.audit.v1.AuditService/VerifyLog", READ_LOG),
     ("asterism.audit.v1.AuditService/WatchEvents", READ_LOG),
+    ("asterism.identity.v1.IdentityService/AddSecondFactor", ONESELF),
+    (
+        "asterism.identity.v1.IdentityService/ConfirmSecondFactor",
+        ONESELF,
+    ),
+    ("asterism.identity.v1.IdentityService/CreateInvitation", PEOPLE),
+    ("asterism.identity.v1.IdentityService/DeletePrincipal", PEOPLE),
+    ("asterism.identity.v1.IdentityService/GetPrincipal", ONESELF),
+    ("asterism.identity.v1.IdentityService/ListPrincipals", READ_PEOPLE),
+    ("asterism.identity.v1.IdentityService/RemoveSecondFactor", ONESELF),
+    (
+        "asterism.identity.v1.IdentityService/RevokePrincipalTokens",
+        ONESELF,
+    ),
+    ("asterism.identity.v1.IdentityService/RevokeToken", PEOPLE),
+    ("asterism.identity.v1.IdentityService/UpdatePrincipal", PEOPLE),
+    (
+        "asterism.identity.v1.IdentityService/WatchTrust",
+        &[Admin, Service],
+    ),
+    ("asterism.identity.v1.IdentityService/WhoAmI", ONESELF),
     (
         "asterism.inference.v1.EncryptedInferenceService/CompileModel",
         USE_MODELS,
@@ -175,7 +200,16 @@ const POLICY: &[(&str, &[Role])] = &[
 
 /// Methods that need no token, because the request itself proves what it has to, or because they come before there can be one.
 /// Each answers for its own bounds: attempts, sizes, waiting times.
-const OPEN: &[&str] = &[];
+const OPEN: &[&str] = &[
+    "asterism.identity.v1.IdentityService/AnswerSecondFactor",
+    "asterism.identity.v1.IdentityService/FinishEnrolment",
+    "asterism.identity.v1.IdentityService/FinishLogin",
+    "asterism.identity.v1.IdentityService/GetTokenKeys",
+    "asterism.identity.v1.IdentityService/Logout",
+    "asterism.identity.v1.IdentityService/RefreshToken",
+    "asterism.identity.v1.IdentityService/StartEnrolment",
+    "asterism.identity.v1.IdentityService/StartLogin",
+];
 
 /// Whether everybody may call `package.Service/Method`, without a token.
 pub fn is_open(method: &str) -> bool {
@@ -231,7 +265,11 @@ mod tests {
                 !method.ends_with("/AppendEvents"),
                 "{method}"
             );
-            assert!(!roles.contains(&Viewer) || reads_metadata(method), "{method}");
+            let about_oneself = *roles == ONESELF && method.contains(".IdentityService/");
+            assert!(
+                !roles.contains(&Viewer) || reads_metadata(method) || about_oneself,
+                "{method}"
+            );
         }
     }
 

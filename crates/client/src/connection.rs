@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use asterism_channel::{Connector, Pin, SCHEME};
+use asterism_channel::{Connector, Pin, PublicKey, SCHEME};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::{
     Request, Status,
@@ -64,6 +64,8 @@ impl Credentials {
 pub struct Connection {
     endpoint: Arc<str>,
     channel: Channel,
+    /// The static key that the service sees: this side's on the encrypted channel, or a proxy's.
+    own_key: Option<PublicKey>,
     carried: Carried,
 }
 
@@ -101,6 +103,7 @@ impl Connection {
                     .initial_connection_window_size(8 << 20),
             )
         };
+        let own_key = pin.as_ref().map(|pin| pin.own.public());
         let channel = match (pin, endpoint.strip_prefix(SCHEME)) {
             (None, None) => settings(endpoint.to_owned())?.connect_lazy(),
             (Some(pin), Some(at)) => {
@@ -120,6 +123,7 @@ impl Connection {
         Ok(Self {
             endpoint: endpoint.into(),
             channel,
+            own_key,
             carried: Carried {
                 credentials,
                 on_behalf_of: None,
@@ -154,6 +158,27 @@ impl Connection {
     /// The endpoint as configured.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The same connection with other credentials.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.carried.credentials = credentials;
+        self
+    }
+
+    /// The same connection, known to lead through a proxy with this static key: the service sees that key. Said explicitly, since a login by key
+    /// signs it, and must not sign whatever somebody in between would like.
+    #[must_use]
+    pub fn through(mut self, proxy: PublicKey) -> Self {
+        self.own_key = Some(proxy);
+        self
+    }
+
+    /// As whom the service sees this side: the static key of the encrypted channel as text, or `loopback`.
+    pub(crate) fn sender(&self) -> String {
+        self.own_key
+            .map_or_else(|| "loopback".to_owned(), |key| key.to_string())
     }
 
     /// The channel for a generated client: adds token, trace and deadline to every request.

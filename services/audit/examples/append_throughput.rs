@@ -157,6 +157,8 @@ fn event(number: u64) -> Event {
         reason: String::new(),
         request_id: request.to_string()[..36].to_owned(),
         trace_id: request.to_string()[..32].to_owned(),
+        token_id: String::new(),
+        network: String::new(),
     })
     .unwrap()
 }

@@ -60,6 +60,7 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
     let foundation =
         off_runtime(move || Foundation::with("audit", &settings, records, authority, own)).await?;
     let max = common.limits.max_message_bytes;
+    foundation.follow_trust(common.kms_addr.as_deref())?;
     let server = foundation.server(common);
     let adapter = Adapter::new(foundation.gate.clone(), log.clone(), size, server.draining());
     let service = AuditServiceServer::new(adapter)

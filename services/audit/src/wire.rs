@@ -56,6 +56,8 @@ fn event(source: Source, event: pb::Event) -> Result<Event, AuditError> {
         reason: event.reason,
         request_id: event.request_id,
         trace_id: event.trace_id,
+        token_id: event.token_id,
+        network: event.network,
     })
 }
 
@@ -81,6 +83,8 @@ pub(crate) fn log_entry(entry: Entry) -> pb::LogEntry {
         reason: facts.reason.clone(),
         request_id: facts.request_id.clone(),
         trace_id: facts.trace_id.clone(),
+        token_id: facts.token_id.clone(),
+        network: facts.network.clone(),
         input_sha256: bytes(facts.input),
         output_sha256: bytes(facts.output),
     };

@@ -105,6 +105,7 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
     let encrypted = EncryptedInferenceServiceServer::new(EncryptedAdapter::new(gate.clone(), encrypted))
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
+    foundation.follow_trust(common.kms_addr.as_deref())?;
     Ok(foundation
         .server(common)
         .add(service)

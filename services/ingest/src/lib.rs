@@ -66,6 +66,7 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
     let service = IngestServiceServer::new(Adapter::new(foundation.gate.clone(), Arc::new(domain)))
         .max_decoding_message_size(max)
         .max_encoding_message_size(max.max(MAX_ANSWER_BYTES));
+    foundation.follow_trust(Some(config.common.kms_addr.as_deref().unwrap_or(KMS_ADDR)))?;
     let running = foundation.server(&config.common).add(service).spawn(listeners)?;
     tokio::spawn(expire(
         uploads,

@@ -5,7 +5,9 @@
 #![cfg_attr(test, allow(clippy::panic))]
 
 mod config;
+pub mod directory;
 mod error;
+mod identity;
 pub mod keys;
 pub mod root;
 mod service;
@@ -19,18 +21,26 @@ use asterism_chassis::{
     Foundation, StartError, off_runtime,
     server::{Listeners, Running},
 };
-use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use asterism_proto::{
+    identity::identity_service_server::IdentityServiceServer,
+    kms::key_management_service_server::KeyManagementServiceServer,
+};
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
 
 use crate::{
+    directory::Directory,
+    identity::IdentityAdapter,
     keys::{FileVersionKeys, Keyring, evaluation::EvaluationKeys},
     service::Adapter,
 };
 
 /// Directory of the versions' wrapping keys, beside the records.
 const VERSION_KEYS_DIR: &str = "version-keys";
+
+/// What watchers of revocations are told at once may be larger than other messages.
+const MAX_TRUST_BYTES: usize = 16 << 20;
 
 /// Milliseconds since 1970, asked anew for every request.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -62,7 +72,7 @@ pub async fn start_with_clock(
     clock: Clock,
 ) -> Result<Running, StartError> {
     let (settings, now) = (config.clone(), clock.clone());
-    let (foundation, keyring) = off_runtime(move || open(&settings, &now)).await?;
+    let (foundation, keyring, directory) = off_runtime(move || open(&settings, &now)).await?;
     let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
     let adapter = Adapter::new(
         foundation.gate.clone(),
@@ -74,30 +84,43 @@ pub async fn start_with_clock(
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max + service::BATCH_HEADROOM_BYTES);
-    let running = foundation.server(&config.common).add(service).spawn(listeners)?;
+    let server = foundation.server(&config.common);
+    let identity = IdentityAdapter::new(
+        foundation.gate.clone(),
+        directory.clone(),
+        foundation.trust.clone(),
+        clock.clone(),
+        server.draining(),
+    );
+    let identity = IdentityServiceServer::new(identity)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max.max(MAX_TRUST_BYTES));
+    let running = server.add(service).add(identity).spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {
-        let sweeping = sweeper::run(Arc::downgrade(&keyring), outbox, clock, every);
-        drop(keyring);
+        let sweeping = sweeper::run(Arc::downgrade(&keyring), outbox, clock.clone(), every);
+        let forgetting = sweeper::run_directory(Arc::downgrade(&directory), clock, every);
+        drop((keyring, directory));
         tokio::select! {
             () = draining.cancelled() => {}
             () = sweeping => {}
+            () = forgetting => {}
         }
     });
     Ok(running)
 }
 
 /// Opens the store and the root key, and does what became due while the service was down.
-fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>), StartError> {
+fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc<Directory>), StartError> {
     let data_dir = &config.common.data_dir;
     upgrade::settle(data_dir)?;
-    let (mut foundation, mut keyring) = open_store(config)?;
+    let (mut foundation, mut keyring, mut directory) = open_store(config, clock)?;
     if keyring.needs_upgrade().map_err(other)? {
         upgrade::copy(data_dir, &keyring)?;
-        drop((foundation, keyring));
+        drop((foundation, keyring, directory));
         upgrade::exchange(data_dir)?;
-        (foundation, keyring) = open_store(config)?;
+        (foundation, keyring, directory) = open_store(config, clock)?;
         tracing::info!("wrapped all key material anew, each version under a key of its own");
     }
     let swept = keyring.sweep_orphans().map_err(other)?;
@@ -108,18 +131,21 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>), St
         );
     }
     sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
-    Ok((foundation, Arc::new(keyring)))
+    Ok((foundation, Arc::new(keyring), Arc::new(directory)))
 }
 
-fn open_store(config: &Config) -> Result<(Foundation, Keyring), StartError> {
+fn open_store(config: &Config, clock: &Clock) -> Result<(Foundation, Keyring, Directory), StartError> {
     let data_dir = &config.common.data_dir;
     let foundation = Foundation::open("kms", &config.common)?;
     let root = root::open(data_dir, &config.root_key, &*foundation.records)?;
     let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
     let min_window_ms = config.lifecycle.min_destroy_window_seconds.saturating_mul(1000);
     let records = foundation.records.clone();
+    foundation.trust.govern(clock.clone());
+    let directory = Directory::open(records.clone(), &root, foundation.trust.clone(), clock())
+        .map_err(|error| StartError::Other(error.to_string()))?;
     let keyring = Keyring::new(records, Arc::new(version_keys), root, min_window_ms);
-    Ok((foundation, keyring))
+    Ok((foundation, keyring, directory))
 }
 
 fn other(error: KmsError) -> StartError {

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     Clock, KmsError,
+    directory::Directory,
     keys::{Due, KeyId, Keyring},
 };
 
@@ -27,6 +28,24 @@ pub(crate) async fn run(keyring: Weak<Keyring>, outbox: Outbox, clock: Clock, ev
         let swept = tokio::task::spawn_blocking(move || sweep(&keyring, &outbox, now_ms)).await;
         if swept.is_err() {
             tracing::error!("a sweep of due keys was lost");
+        }
+    }
+}
+
+/// Has the directory forget what is over, as long as it is there.
+pub(crate) async fn run_directory(directory: Weak<Directory>, clock: Clock, every: Duration) {
+    let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let Some(directory) = directory.upgrade() else {
+            return;
+        };
+        let now_ms = clock();
+        match tokio::task::spawn_blocking(move || directory.sweep(now_ms)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the directory could not be swept; it is tried again"),
+            Err(_) => tracing::error!("a sweep of the directory was lost"),
         }
     }
 }
@@ -85,6 +104,8 @@ fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
         reason: "".into(),
         request_id: String::new(),
         trace_id: String::new(),
+        token_id: String::new(),
+        network: String::new(),
         input: None,
         output: None,
     }

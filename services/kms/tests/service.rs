@@ -11,6 +11,8 @@ mod ciphers;
 mod destruction;
 #[path = "service/disk.rs"]
 mod disk;
+#[path = "service/identity.rs"]
+mod identity;
 #[path = "service/lifecycle.rs"]
 mod lifecycle;
 #[path = "service/macs_and_signatures.rs"]

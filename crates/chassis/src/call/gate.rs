@@ -1,15 +1,17 @@
 //! The way in.
 
+mod identify;
+
 use std::{
     collections::HashMap,
     future::Future,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::Duration,
 };
 
 use asterism_crypto::Digest;
@@ -19,19 +21,19 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::server::TcpConnectInfo};
 use tracing::Instrument as _;
 
+use identify::Known;
+
 use super::{Caller, Trail, conclude};
 use crate::{
-    channel::{ChannelPeer, constrain},
+    channel::ChannelPeer,
     config::Limits,
     error::{ErrorClass, Failure, status_of},
-    identity::{Authority, Principal, PrincipalId, Role, seconds, unauthenticated},
+    identity::{Authority, Principal, PrincipalId, Role, Trust},
     outbox::{Outbox, Room},
     policy,
     server::{Deadline, MethodPath, TraceId},
 };
 
-/// Verified tokens that are remembered, so that a busy caller's HMAC is not checked at every request.
-const REMEMBERED_TOKENS: usize = 1024;
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
 /// One per service; cheap to clone.
@@ -40,6 +42,10 @@ pub struct Gate {
     pub(super) shared: Arc<Shared>,
     /// Whether tokens are bound to the channel that they come through.
     constrained: bool,
+    /// Judges access tokens.
+    pub(super) trust: Arc<Trust>,
+    /// Whether tokens of the authority key are good for others than services over their own channel.
+    takes_authority_tokens: bool,
 }
 
 pub(super) struct Shared {
@@ -49,7 +55,7 @@ pub(super) struct Shared {
     waiting: AtomicUsize,
     queue: usize,
     pub(super) tracker: TaskTracker,
-    tokens: Mutex<HashMap<Digest, (Principal, u64)>>,
+    tokens: Mutex<HashMap<Digest, Known>>,
 }
 
 /// A request at the gate: what is known of its caller, and whether it may go on.
@@ -82,7 +88,23 @@ impl Gate {
                 tokens: Mutex::default(),
             }),
             constrained: false,
+            trust: Arc::new(Trust::new("", Duration::ZERO)),
+            takes_authority_tokens: true,
         }
+    }
+
+    /// Has access tokens judged by `trust`; without it none is taken.
+    #[must_use]
+    pub fn trusting(mut self, trust: Arc<Trust>) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Whether tokens of the authority key are good for people too, or only for services over the channel of their own key.
+    #[must_use]
+    pub fn taking_authority_tokens(mut self, taken: bool) -> Self {
+        self.takes_authority_tokens = taken;
+        self
     }
 
     /// The gate of a service that is reached over the channel: tokens of services are good only over a channel with that
@@ -345,6 +367,7 @@ impl Gate {
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
             network: extensions.get::<TcpConnectInfo>().and_then(address_of),
             channel_key: extensions.get::<ChannelPeer>().map(|peer| peer.key),
+            access: None,
         };
         if policy::is_open(method(request)) && !metadata.contains_key("authorization") {
             caller.principal.id = PrincipalId::anonymous();
@@ -354,14 +377,14 @@ impl Gate {
                 verdict: Ok(()),
             };
         }
-        match self.identify(metadata, extensions.get()) {
+        match self.identify(metadata, &caller, extensions.get()) {
             Err(stranger) => Arrival {
                 caller,
                 known: false,
                 verdict: Err(stranger),
             },
-            Ok(principal) => {
-                caller.principal = principal;
+            Ok((principal, access)) => {
+                (caller.principal, caller.access) = (principal, access);
                 let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
                 let verdict = judge(&caller, method(request)).and(whom);
                 Arrival {
@@ -371,42 +394,6 @@ impl Gate {
                 }
             }
         }
-    }
-
-    fn identify(&self, metadata: &MetadataMap, peer: Option<&ChannelPeer>) -> Result<Principal, Failure> {
-        let missing = || unauthenticated("TOKEN_MISSING", "pass a token as `authorization: Bearer …`");
-        let header = metadata
-            .get("authorization")
-            .ok_or_else(missing)?
-            .to_str()
-            .map_err(|_| missing())?;
-        let token = header.strip_prefix("Bearer ").ok_or_else(missing)?;
-        let principal = self.principal(token)?;
-        if self.constrained {
-            constrain(&principal, peer)?;
-        }
-        Ok(principal)
-    }
-
-    fn principal(&self, token: &str) -> Result<Principal, Failure> {
-        let now = SystemTime::now();
-        let digest = Digest::of(token.as_bytes());
-        if let Some((principal, expires)) = self.tokens().get(&digest)
-            && *expires > seconds(now)
-        {
-            return Ok(principal.clone());
-        }
-        let (principal, expires) = self.shared.authority.verify_with_expiry(token, now)?;
-        let mut tokens = self.tokens();
-        if tokens.len() >= REMEMBERED_TOKENS {
-            tokens.clear();
-        }
-        tokens.insert(digest, (principal.clone(), expires));
-        Ok(principal)
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, HashMap<Digest, (Principal, u64)>> {
-        self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{FutureExt as _, Stream};
@@ -24,6 +25,8 @@ use crate::{
 
 /// Items that wait for a slow caller; the work then waits too.
 const BUFFER: usize = 8;
+/// How often a stream without an end looks whether its caller's token still holds, besides at every change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The answer of a streaming call.
 pub struct ReplyStream<Item>(mpsc::Receiver<Result<Item, Status>>);
@@ -161,6 +164,21 @@ impl Gate {
         self.streaming(operation, request, work, false).await
     }
 
+    /// Resolves when the token that let a caller in is refused from now on: a stream without an end must not outlive it.
+    async fn revoked(&self, caller: &Caller) -> Failure {
+        let Some(access) = &caller.access else {
+            return std::future::pending().await;
+        };
+        let mut changes = self.trust.changes();
+        loop {
+            if let Err(refusal) = self.trust.still_holds(access) {
+                return refusal;
+            }
+            // A word that does not come is a reason too.
+            let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+        }
+    }
+
     async fn streaming<Req, Item, F, Fut>(
         &self,
         operation: &'static str,
@@ -194,10 +212,12 @@ impl Gate {
         let work = async move {
             let _place = place;
             let work = async { work(caller.clone(), message, emitter).await };
-            let result = AssertUnwindSafe(work)
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| Err(panicked()));
+            let work = AssertUnwindSafe(work).catch_unwind();
+            let result = tokio::select! {
+                biased;
+                result = work => result.unwrap_or_else(|_| Err(panicked())),
+                refusal = gate.revoked(&caller), if !keeps_place => Err(refusal),
+            };
             let trail = ledger.trail().clone();
             // `items` keeps the stream open: its end, too, leaves after the event.
             if let Err(failure) = gate.conclude(room, operation, Some(caller), trail, result).await {

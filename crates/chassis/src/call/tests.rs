@@ -1,5 +1,6 @@
 #![allow(clippy::panic)]
 
+mod access;
 mod refusals;
 mod streams;
 
@@ -359,6 +360,7 @@ fn owners_admins_and_services_have_access() {
         deadline: None,
         network: None,
         channel_key: None,
+        access: None,
     };
     let alice = "user/alice";
     assert!(caller(alice, Role::Analyst, None).may_access(alice));

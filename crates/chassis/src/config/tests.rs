@@ -310,9 +310,24 @@ fn unsound_limits_are_refused() {
         ("limits.max_connections_per_ip", "0"),
         ("outbox_max_events", "0"),
         ("log.filter", "info,,=["),
+        ("identity.trust_max_age_seconds", "1"),
     ] {
         assert!(load_all("", &[], &[(key, value)]).is_err(), "{key} = {value}");
     }
+}
+
+#[test]
+fn tokens_of_the_authority_key_may_be_refused_only_where_services_have_keys() {
+    let off = ("identity.accept_authority_tokens", "false");
+    let error = load_all("", &[], &[off]).unwrap_err().to_string();
+    assert!(error.contains("channel.static_key_file"), "{error}");
+    let channel = [
+        off,
+        ("channel.static_key_file", "kms.key"),
+        ("channel.authorized_peers_dir", "peers"),
+    ];
+    let config = load_all("", &[], &channel).unwrap();
+    assert!(!config.common.identity.accept_authority_tokens);
 }
 
 #[test]

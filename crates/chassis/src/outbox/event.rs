@@ -43,6 +43,10 @@ pub struct AuditEvent {
     pub request_id: String,
     /// W3C trace id.
     pub trace_id: String,
+    /// Of the access token that proved who asked; empty for none.
+    pub token_id: String,
+    /// Address that the call came from; empty for none.
+    pub network: String,
     /// SHA-256 of what went in.
     pub input: Option<Digest>,
     /// SHA-256 of what came out.
@@ -72,6 +76,8 @@ impl AuditEvent {
             reason: self.reason.into_owned(),
             request_id: capped(self.request_id),
             trace_id: capped(self.trace_id),
+            token_id: capped(self.token_id),
+            network: capped(self.network),
             input_sha256: digest(self.input),
             output_sha256: digest(self.output),
         }

@@ -36,6 +36,8 @@ fn event(resource: &str) -> AuditEvent {
         reason: "".into(),
         request_id: "r".into(),
         trace_id: String::new(),
+        token_id: String::new(),
+        network: String::new(),
         input: None,
         output: None,
     }
@@ -320,7 +322,9 @@ fn the_largest_event_fits_in_the_spool() {
         on_behalf_of: long.clone(),
         resource: long.clone(),
         request_id: long.clone(),
-        trace_id: long,
+        trace_id: long.clone(),
+        token_id: long.clone(),
+        network: long,
         input: Some(asterism_crypto::Digest::of(b"i")),
         output: Some(asterism_crypto::Digest::of(b"o")),
         ..event("")

@@ -6,6 +6,7 @@
 //! event:        event id 16 | source 1 | source sequence 8 | occurred at | outcome 1 | key version 4 | digests 1
 //!               | input SHA-256 32, if bit 0 of digests | output SHA-256 32, if bit 1 of digests
 //!               | principal | on behalf of | operation | resource | reason | request id | trace id
+//!               | token id, if bit 2 of digests | network, if bit 3 of digests: neither is empty then
 //! moment:       seconds since 1970 8, signed | nanoseconds 4
 //! text:         length in bytes 2 | UTF-8
 //! source:       1 kms, 2 ingest, 3 inference, 4 audit;   outcome: 1 succeeded, 2 denied, 3 failed
@@ -26,6 +27,8 @@ const VERSION: u8 = 1;
 const CHAIN_DOMAIN: u8 = 1;
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
+/// The bits of texts that came later, in the order of [`Facts::later_texts`].
+const LATER: [u8; 2] = [4, 8];
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +85,19 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
     });
     bytes.extend_from_slice(&facts.key_version.to_be_bytes());
     let flag = |digest: &Option<Digest>, bit| if digest.is_some() { bit } else { 0 };
-    bytes.push(flag(&facts.input, INPUT) | flag(&facts.output, OUTPUT));
+    let later = || {
+        facts
+            .later_texts()
+            .into_iter()
+            .zip(LATER)
+            .filter(|((_, text), _)| !text.is_empty())
+    };
+    let later_flags = later().fold(0, |flags, (_, bit)| flags | bit);
+    bytes.push(flag(&facts.input, INPUT) | flag(&facts.output, OUTPUT) | later_flags);
     for digest in [&facts.input, &facts.output].into_iter().flatten() {
         bytes.extend_from_slice(digest.as_bytes());
     }
-    for (_, text) in facts.texts() {
+    for (_, text) in facts.texts().into_iter().chain(later().map(|(named, _)| named)) {
         let length = u16::try_from(text.len()).expect("an event's texts are capped");
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(text.as_bytes());
@@ -145,7 +156,8 @@ fn read(bytes: &[u8]) -> Option<(Timestamp, Event)> {
     };
     let key_version = u32::from_be_bytes(reader.array()?);
     let digests = reader.byte()?;
-    if digests & !(INPUT | OUTPUT) != 0 {
+    let [token_id, network] = LATER.map(|bit| digests & bit != 0);
+    if digests & !(INPUT | OUTPUT | LATER[0] | LATER[1]) != 0 {
         return None;
     }
     let facts = Facts {
@@ -164,6 +176,8 @@ fn read(bytes: &[u8]) -> Option<(Timestamp, Event)> {
         reason: reader.text()?,
         request_id: reader.text()?,
         trace_id: reader.text()?,
+        token_id: reader.later_text(token_id)?,
+        network: reader.later_text(network)?,
     };
     let event = Event::new(facts).ok()?;
     reader.0.is_empty().then_some((appended_at, event))
@@ -191,6 +205,15 @@ impl Reader<'_> {
     fn moment(&mut self) -> Option<Timestamp> {
         let seconds = i64::from_be_bytes(self.array()?);
         Timestamp::new(seconds, u32::from_be_bytes(self.array()?))
+    }
+
+    /// A text that is stored only where it is not empty.
+    fn later_text(&mut self, present: bool) -> Option<String> {
+        if present {
+            self.text().filter(|text| !text.is_empty())
+        } else {
+            Some(String::new())
+        }
     }
 
     fn digest(&mut self, present: bool) -> Option<Option<Digest>> {

@@ -185,6 +185,10 @@ pub struct Facts {
     pub request_id: String,
     /// W3C trace id. Not held to be well-formed: to refuse an event for that would hold up every later one of its source.
     pub trace_id: String,
+    /// Of the access token that proved who asked; empty for none.
+    pub token_id: String,
+    /// Address that the call came from; empty for none.
+    pub network: String,
 }
 
 impl Facts {
@@ -201,8 +205,16 @@ impl Facts {
         ]
     }
 
+    /// Texts that came later, by name; stored after the others, if they are not empty.
+    pub(super) fn later_texts(&self) -> [(&'static str, &str); 2] {
+        [("token_id", &self.token_id), ("network", &self.network)]
+    }
+
     fn encoded_len(&self) -> usize {
-        let texts: usize = self.texts().iter().map(|(_, text)| 2 + text.len()).sum();
+        let later = self.later_texts();
+        let later = later.iter().filter(|(_, text)| !text.is_empty());
+        let texts = self.texts();
+        let texts: usize = texts.iter().chain(later).map(|(_, text)| 2 + text.len()).sum();
         let digests = usize::from(self.input.is_some()) + usize::from(self.output.is_some());
         FIXED_BYTES + 32 * digests + texts
     }
@@ -224,7 +236,7 @@ impl Event {
         if facts.operation.is_empty() {
             return Err(AuditError::field("operation", "must be set"));
         }
-        for (name, text) in facts.texts() {
+        for (name, text) in facts.texts().into_iter().chain(facts.later_texts()) {
             if text.len() > MAX_TEXT_BYTES {
                 return Err(AuditError::field(
                     name,

@@ -90,5 +90,7 @@ fn facts(number: u64) -> Facts {
         reason: String::new(),
         request_id: format!("r{number}"),
         trace_id: format!("{:032x}", number / 4),
+        token_id: String::new(),
+        network: String::new(),
     }
 }

@@ -260,6 +260,8 @@ pub fn of(source: &str, number: u64) -> Event {
         reason: String::new(),
         request_id: format!("r{number}"),
         trace_id: format!("{:032x}", number / 4),
+        token_id: format!("token{number}"),
+        network: "192.0.2.1".to_owned(),
         input_sha256: vec![number as u8; 32],
         output_sha256: vec![],
     }

@@ -172,6 +172,7 @@ mod tests {
             deadline,
             network: None,
             channel_key: None,
+            access: None,
         }
     }
 

@@ -14,7 +14,7 @@ use asterism_chassis::{
     identity::{Authority, Role},
     server::Running,
 };
-use asterism_client::{ClientError, Connection, Credentials, Kms};
+use asterism_client::{ClientError, Connection, Credentials, Identity, Kms};
 use asterism_kms::{Clock, Config, LifecycleConfig, RootKeyConfig};
 use asterism_proto::kms::{KeyType, key_management_service_client::KeyManagementServiceClient};
 use tempfile::TempDir;
@@ -103,6 +103,19 @@ impl World {
     pub fn as_principal(&self, principal: &str, roles: &[Role]) -> Kms {
         let credentials = Credentials::token(self.token(principal, roles));
         Kms::new(Connection::lazy(&self.endpoint, credentials).unwrap())
+    }
+
+    /// The directory, as somebody with a token of the authority key.
+    pub fn identity(&self, principal: &str, roles: &[Role]) -> Identity {
+        self.identity_with(&self.token(principal, roles))
+    }
+
+    pub fn identity_with(&self, token: &str) -> Identity {
+        Identity::new(Connection::lazy(&self.endpoint, Credentials::token(token)).unwrap())
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// A client that sends exactly what it is given.

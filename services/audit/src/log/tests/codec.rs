@@ -27,11 +27,13 @@ prop_compose! {
         (input, output) in (digests(), digests()),
         operation in "\\PC{1,40}",
         texts in prop::array::uniform6("\\PC{0,40}"),
+        (token_id, network) in ("(\\PC{1,40})?", "(\\PC{1,40})?"),
     ) -> Facts {
         let [principal, on_behalf_of, resource, reason, request_id, trace_id] = texts;
         Facts {
             id: EventId::from_bytes(id), source, source_sequence, occurred_at, outcome, key_version, input, output,
             principal, on_behalf_of, operation, resource, reason, request_id, trace_id,
+            token_id, network,
         }
     }
 }
@@ -117,6 +119,35 @@ fn version_1_is_what_it_was() {
     assert_eq!(bytes, expected);
     let by_hand = Digest::of(&[&[1][..], &[0; 32], &expected].concat());
     assert_eq!(chain(&chain_start(), &bytes), by_hand);
+}
+
+/// Later texts stand at the end, and only where there are any: entries from before have no other encoding.
+#[test]
+fn token_and_network_follow_what_was() {
+    let before = encode_event(&Event::new(facts(1)).unwrap());
+    let with = |token_id: &str, network: &str| {
+        let event = Event::new(Facts {
+            token_id: token_id.into(),
+            network: network.into(),
+            ..facts(1)
+        });
+        encode_event(&event.unwrap())
+    };
+    let place = 16 + 1 + 8 + 12 + 1 + 4;
+    let expected = |flags: u8, end: &[u8]| {
+        let mut bytes = [before.as_slice(), end].concat();
+        bytes[place] |= flags;
+        bytes
+    };
+    assert_eq!(with("", ""), before);
+    assert_eq!(with("t1", ""), expected(4, b"\x00\x02t1"));
+    assert_eq!(with("", "::1"), expected(8, b"\x00\x03::1"));
+    assert_eq!(with("t1", "::1"), expected(12, b"\x00\x02t1\x00\x03::1"));
+    let empty = encode(at(1), &expected(4, b"\x00\x00"));
+    assert!(
+        decode(0, &[[9; 32].as_slice(), &empty].concat()).is_err(),
+        "an empty text has no bit"
+    );
 }
 
 #[test]
