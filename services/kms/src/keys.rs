@@ -1,5 +1,6 @@
 //! Keys, their versions, and what is done with them.
 
+mod agenda;
 mod changes;
 pub mod evaluation;
 mod id;

@@ -116,14 +116,19 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc
     let data_dir = &config.common.data_dir;
     upgrade::settle(data_dir)?;
     let (mut foundation, mut keyring, mut directory) = open_store(config, clock)?;
-    if keyring.needs_upgrade().map_err(other)? {
-        upgrade::copy(data_dir, &keyring)?;
-        drop((foundation, keyring, directory));
-        upgrade::exchange(data_dir)?;
-        (foundation, keyring, directory) = open_store(config, clock)?;
-        tracing::info!("wrapped all key material anew, each version under a key of its own");
+    let mut swept = 0;
+    if !keyring.is_current().map_err(other)? {
+        if keyring.needs_upgrade().map_err(other)? {
+            upgrade::copy(data_dir, &keyring)?;
+            drop((foundation, keyring, directory));
+            upgrade::exchange(data_dir)?;
+            (foundation, keyring, directory) = open_store(config, clock)?;
+            tracing::info!("wrapped all key material anew, each version under a key of its own");
+        }
+        swept += keyring.sweep_orphans().map_err(other)?;
+        keyring.make_current().map_err(other)?;
     }
-    let swept = keyring.sweep_orphans().map_err(other)?;
+    swept += keyring.settle_pending().map_err(other)?;
     if swept > 0 {
         tracing::info!(
             count = swept,

@@ -7,7 +7,7 @@ use asterism_store::Batch;
 use crate::{
     error::KmsError,
     keys::{
-        Key, KeyId, Keyring, RequestId, State,
+        Key, KeyId, Keyring, RequestId, State, agenda,
         lifecycle::Act,
         record::{StateRecord, encode, state_record},
     },
@@ -202,7 +202,12 @@ impl Keyring {
         self.change(id, parameters, request, |loaded| {
             let old = loaded.key.version(version)?.record();
             let record = work(&loaded.key, old)?;
-            Ok((Batch::new().put(state_record(id, version), encode(&record)), None))
+            let batch = Batch::new().put(state_record(id, version), encode(&record));
+            let batch = match record.destroy_at_ms {
+                Some(due) => agenda::note(batch, id, due),
+                None => batch,
+            };
+            Ok((batch, None))
         })
     }
 }

@@ -16,7 +16,7 @@ use asterism_store::{Batch, Records};
 use crate::{
     error::KmsError,
     keys::{
-        Key, KeyId, KeyType, RequestId, State,
+        Key, KeyId, KeyType, RequestId, State, agenda,
         changes::check_labels,
         material::Material,
         record::{
@@ -135,7 +135,10 @@ impl Keyring {
         let (batch, wrapping_key) = self.with_version(batch, &id, 1, new.key_type, material)?;
         let batch = with_activation(batch, &id, 1, active_from_ms, now_ms);
         match self.commit(batch, request, &parameters, &id)? {
-            Committed::Now => self.get(&id),
+            Committed::Now => {
+                self.version_keys.keep(&wrapping_key)?;
+                self.get(&id)
+            }
             Committed::Before(id) => {
                 self.version_keys.shred(&wrapping_key)?;
                 self.get(&id)
@@ -251,7 +254,13 @@ impl Keyring {
         if !request.etag.is_empty() && request.etag != loaded.key.etag {
             return Err(KmsError::EtagMismatch(id.name()));
         }
-        let (batch, wrapping_key) = work(&mut loaded)?;
+        let rotation_before = loaded.record.next_rotation_ms;
+        let (mut batch, wrapping_key) = work(&mut loaded)?;
+        if let Some(due) = loaded.record.next_rotation_ms
+            && rotation_before != Some(due)
+        {
+            batch = agenda::note(batch, id, due);
+        }
         let at = key_record(id.as_str());
         let batch = batch
             .expect_value(at.clone(), loaded.stored)
@@ -261,8 +270,10 @@ impl Keyring {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(id);
-        if let (Committed::Before(_) | Committed::Not, Some(name)) = (&committed, wrapping_key) {
-            self.version_keys.shred(&name)?;
+        match (&committed, wrapping_key) {
+            (Committed::Now, Some(name)) => self.version_keys.keep(&name)?,
+            (Committed::Before(_) | Committed::Not, Some(name)) => self.version_keys.shred(&name)?,
+            (_, None) => {}
         }
         match committed {
             Committed::Now | Committed::Before(_) => self.get(id),
@@ -388,7 +399,7 @@ impl Keyring {
         };
         let context = wrap_context(id, version, key_type);
         let wrapped = envelope::seal(&wrapping, &root_ref, bytes.expose(), &context)?;
-        self.version_keys.put(&name, &half)?;
+        self.version_keys.put(&name, (id, version), &half)?;
         let record = VersionRecord {
             wrapped,
             wrapping_key: Some(name.clone()),

@@ -15,13 +15,11 @@ use crate::{
         lifecycle::Act,
         material::Material,
         record::{
-            KEY, KeyRecord, STATE, StateRecord, VERSION, VersionRecord, decode, encode, state_record,
-            version_at, version_record,
+            KeyRecord, STATE, StateRecord, VERSION, VersionRecord, decode, encode, key_record, state_record,
+            version_at, version_record, versions_of,
         },
     },
 };
-
-use super::keyring::key_at;
 
 /// Something whose time has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +46,8 @@ const NO_REQUEST: RequestId<'static> = RequestId {
 };
 
 impl Keyring {
-    /// Shreds wrapping keys that no version has: what a crash left. Only before anything else is done.
+    /// Shreds wrapping keys that no version has, which crashes of earlier releases left. Reads every version's record; only before
+    /// anything else is done.
     ///
     /// # Errors
     /// The store's own.
@@ -61,27 +60,60 @@ impl Keyring {
         self.version_keys.sweep(&kept)
     }
 
-    /// Everything that is due at `now_ms`. Reads the record of every key.
+    /// Ends what a crash interrupted between the file of a wrapping key and the record that names it; gives how many files no record
+    /// names, which are shredded. Only before anything else is done.
+    ///
+    /// # Errors
+    /// The store's own, and [`KmsError::Damaged`].
+    pub fn settle_pending(&self) -> Result<usize, KmsError> {
+        self.version_keys.settle(&|name, id, version| {
+            let stored = self.records.get(&version_record(id, version))?;
+            let named = match stored {
+                Some(stored) => decode::<VersionRecord>(&stored)?.wrapping_key,
+                None => None,
+            };
+            Ok(named.as_deref() == Some(name))
+        })
+    }
+
+    /// Everything that is due at `now_ms`.
     ///
     /// # Errors
     /// The store's own, and [`KmsError::Damaged`].
     pub fn due(&self, now_ms: u64) -> Result<Vec<Due>, KmsError> {
+        if self.noted(now_ms)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _changing = self.changing();
         let mut due = Vec::new();
-        self.each(&[STATE], |at, stored| {
+        let mut settled = Vec::new();
+        for id in self.noted(now_ms)? {
+            let before = due.len();
+            self.due_of(&id, now_ms, &mut due)?;
+            if due.len() == before {
+                settled.push(id);
+            }
+        }
+        self.forget_notes(now_ms, &settled)?;
+        Ok(due)
+    }
+
+    fn due_of(&self, id: &KeyId, now_ms: u64, due: &mut Vec<Due>) -> Result<(), KmsError> {
+        let prefix = versions_of(STATE, id);
+        self.each(&prefix, |at, stored| {
             if is_due(&decode(stored)?, now_ms) {
                 let (key, version) = version_at(at)?;
                 due.push(Due::Destroy { key, version });
             }
             Ok(())
         })?;
-        self.each(&[KEY], |at, stored| {
-            let record = KeyRecord::read(stored)?;
+        if let Some(stored) = self.records.get(&key_record(id.as_str()))? {
+            let record = KeyRecord::read(&stored)?;
             if record.unreported.is_some() || record.next_rotation_ms.is_some_and(|next| next <= now_ms) {
-                due.push(Due::Rotate { key: key_at(at)? });
+                due.push(Due::Rotate { key: id.clone() });
             }
-            Ok(())
-        })?;
-        Ok(due)
+        }
+        Ok(())
     }
 
     /// Destroys a version if it is due: when this returns `true` no bytes of the store give its material any more. `report` records
@@ -137,7 +169,7 @@ impl Keyring {
         report: impl FnOnce(u32) -> Result<(), KmsError>,
     ) -> Result<Option<u32>, KmsError> {
         let _changing = self.changing();
-        let key_at = super::record::key_record(id.as_str());
+        let key_at = key_record(id.as_str());
         let stored = self
             .records
             .get(&key_at)?

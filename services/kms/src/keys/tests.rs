@@ -9,6 +9,7 @@ use asterism_store::Records as _;
 use super::{version_keys::MemoryVersionKeys, *};
 use crate::error::KmsError;
 
+mod agenda;
 mod concurrent;
 mod life;
 mod model;

@@ -6,8 +6,9 @@
 //! of the wrapped material, nobody can unwrap it, not even with the root key. Re-keying the root instead would rewrite every other
 //! version for the sake of one, and cannot be done at all while a passphrase is the root.
 //!
-//! A name is random, and never used twice: two requests that race for the same version do not meet, and the loser's file is an
-//! orphan that the next start sweeps. Copies made *before* the destruction hold the file: backups have to expire within the window.
+//! A name is random, and never used twice: two requests that race for the same version do not meet. A file is made in `pending/`, and
+//! moves up once a record names it, so that a start looks through few files to find the orphans of a crash. It holds the 32 bytes and
+//! then `KEY/VERSION`, whose record would name it. Copies made *before* the destruction hold the file: backups have to expire within the window.
 
 use std::{
     collections::HashSet,
@@ -19,19 +20,28 @@ use asterism_crypto::{Context, SecretKey, kdf, random_array};
 use asterism_store::{StoreError, files};
 use zeroize::Zeroizing;
 
-use crate::error::KmsError;
+use crate::{error::KmsError, keys::KeyId};
 
 const SUFFIX: &str = ".key";
+const PENDING: &str = "pending";
+const HALF_BYTES: usize = 32;
+
+/// Whether the record of this version names this wrapping key.
+pub type IsNamed<'a> = &'a dyn Fn(&str, &KeyId, u32) -> Result<bool, KmsError>;
 
 /// Where the random half of each version's wrapping key lies.
 pub trait VersionKeys: Send + Sync {
-    /// Keeps 32 bytes under a fresh name: durable when this returns.
-    fn put(&self, name: &str, bytes: &[u8; 32]) -> Result<(), KmsError>;
+    /// Keeps 32 bytes under a fresh name, pending, for a version of a key: durable when this returns.
+    fn put(&self, name: &str, of: (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError>;
+    /// A durable record names it now. What a crash undoes of this, [`VersionKeys::settle`] does again.
+    fn keep(&self, name: &str) -> Result<(), KmsError>;
+    /// Keeps of the pending those that `is_named` and shreds the others; gives how many. Only while nothing else runs.
+    fn settle(&self, is_named: IsNamed<'_>) -> Result<usize, KmsError>;
     /// The bytes, `None` when there are none of that name.
     fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError>;
     /// Makes the bytes unreadable for ever: durable when this returns. May be repeated.
     fn shred(&self, name: &str) -> Result<(), KmsError>;
-    /// Shreds all but `kept`; only while nothing else runs.
+    /// Shreds all but `kept` and the pending; only while nothing else runs.
     fn sweep(&self, kept: &HashSet<String>) -> Result<usize, KmsError>;
 }
 
@@ -47,13 +57,16 @@ impl FileVersionKeys {
     /// [`StoreError::Io`]
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         files::create_private_dir(dir)?;
+        files::create_private_dir(&dir.join(PENDING))?;
         Ok(Self { dir: dir.to_owned() })
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, KmsError> {
+    /// Where it lies when it is kept, and while it is pending.
+    fn paths(&self, name: &str) -> Result<(PathBuf, PathBuf), KmsError> {
         // Names come from records: one that is not ours leads nowhere.
         if name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            Ok(self.dir.join(format!("{name}{SUFFIX}")))
+            let file = format!("{name}{SUFFIX}");
+            Ok((self.dir.join(&file), self.dir.join(PENDING).join(file)))
         } else {
             Err(KmsError::Damaged("name of a wrapping key"))
         }
@@ -61,26 +74,76 @@ impl FileVersionKeys {
 }
 
 impl VersionKeys for FileVersionKeys {
-    fn put(&self, name: &str, bytes: &[u8; 32]) -> Result<(), KmsError> {
-        Ok(files::write_atomic(&self.path(name)?, bytes, 0o600)?)
+    fn put(&self, name: &str, (id, version): (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError> {
+        let (_, pending) = self.paths(name)?;
+        let content = Zeroizing::new([bytes.as_slice(), format!("{id}/{version}").as_bytes()].concat());
+        Ok(files::write_atomic(&pending, &content, 0o600)?)
     }
 
-    fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError> {
-        match files::read_private(&self.path(name)?) {
-            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
-            Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+    fn keep(&self, name: &str) -> Result<(), KmsError> {
+        let (kept, pending) = self.paths(name)?;
+        match fs::rename(pending, kept) {
+            // It was destroyed meanwhile, or is kept already.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => Ok(done.map_err(StoreError::from)?),
         }
     }
 
+    fn settle(&self, is_named: IsNamed<'_>) -> Result<usize, KmsError> {
+        let mut shredded = 0;
+        for entry in fs::read_dir(self.dir.join(PENDING)).map_err(StoreError::from)? {
+            let path = entry.map_err(StoreError::from)?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_suffix(SUFFIX));
+            let named = match (name, read_version(&path)?) {
+                (Some(name), Some((id, version))) => is_named(name, &id, version)?,
+                _ => false,
+            };
+            match name {
+                Some(name) if named => self.keep(name)?,
+                _ => {
+                    files::shred(&path)?;
+                    shredded += 1;
+                }
+            }
+        }
+        Ok(shredded)
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError> {
+        let (kept, pending) = self.paths(name)?;
+        // The last look is for one that was kept between the first two.
+        for path in [&kept, &pending, &kept] {
+            match files::read_private(path) {
+                Ok(mut bytes) => {
+                    bytes.truncate(HALF_BYTES);
+                    return Ok(Some(Zeroizing::new(bytes)));
+                }
+                Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
     fn shred(&self, name: &str) -> Result<(), KmsError> {
-        Ok(files::shred(&self.path(name)?)?)
+        let (kept, pending) = self.paths(name)?;
+        // In this order one that is kept in between is met all the same.
+        if pending.exists() {
+            files::shred(&pending)?;
+        }
+        Ok(files::shred(&kept)?)
     }
 
     fn sweep(&self, kept: &HashSet<String>) -> Result<usize, KmsError> {
         let mut swept = 0;
         for entry in fs::read_dir(&self.dir).map_err(StoreError::from)? {
             let path = entry.map_err(StoreError::from)?.path();
+            if path.is_dir() {
+                continue;
+            }
             let name = path
                 .file_name()
                 .and_then(|name| name.to_str())
@@ -92,6 +155,14 @@ impl VersionKeys for FileVersionKeys {
         }
         Ok(swept)
     }
+}
+
+/// Which version a pending file is for; `None` when it was not written to its end.
+fn read_version(path: &Path) -> Result<Option<(KeyId, u32)>, KmsError> {
+    let bytes = Zeroizing::new(fs::read(path).map_err(StoreError::from)?);
+    let text = bytes.get(HALF_BYTES..).and_then(|text| str::from_utf8(text).ok());
+    let parts = text.and_then(|text| text.split_once('/'));
+    Ok(parts.and_then(|(id, version)| Some((id.parse().ok()?, version.parse().ok()?))))
 }
 
 /// A fresh name and its bytes.
@@ -116,9 +187,17 @@ pub(crate) struct MemoryVersionKeys(pub(crate) std::sync::Mutex<std::collections
 
 #[cfg(test)]
 impl VersionKeys for MemoryVersionKeys {
-    fn put(&self, name: &str, bytes: &[u8; 32]) -> Result<(), KmsError> {
+    fn put(&self, name: &str, _: (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError> {
         self.0.lock().expect("lock").insert(name.to_owned(), *bytes);
         Ok(())
+    }
+
+    fn keep(&self, _: &str) -> Result<(), KmsError> {
+        Ok(())
+    }
+
+    fn settle(&self, _: IsNamed<'_>) -> Result<usize, KmsError> {
+        Ok(0)
     }
 
     fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError> {
@@ -143,14 +222,21 @@ impl VersionKeys for MemoryVersionKeys {
 mod tests {
     use super::*;
 
+    fn of() -> KeyId {
+        "a-key".parse().expect("id")
+    }
+
     #[test]
     fn a_shredded_file_is_gone_and_a_sweep_keeps_what_is_known() {
         let dir = tempfile::tempdir().expect("directory");
         let keys = FileVersionKeys::open(dir.path()).expect("opened");
         let (one, bytes) = fresh().expect("fresh");
         let (two, other) = fresh().expect("fresh");
-        keys.put(&one, &bytes).expect("kept");
-        keys.put(&two, &other).expect("kept");
+        for (name, bytes) in [(&one, &bytes), (&two, &other)] {
+            keys.put(name, (&of(), 1), bytes).expect("put");
+            keys.keep(name).expect("kept");
+            keys.keep(name).expect("again");
+        }
         fs::write(dir.path().join(".staged-left-by-a-crash"), [1; 32]).expect("written");
         assert_eq!(
             keys.get(&one).expect("read").expect("there").as_slice(),
@@ -161,7 +247,35 @@ mod tests {
         keys.shred(&one).expect("shredded");
         keys.shred(&one).expect("again");
         assert!(keys.get(&one).expect("read").is_none());
-        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0);
         assert!(keys.get("../root").is_err());
+    }
+
+    #[test]
+    fn what_a_crash_left_pending_is_kept_or_shredded() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keys = FileVersionKeys::open(dir.path()).expect("opened");
+        let (named, bytes) = fresh().expect("fresh");
+        let (orphan, other) = fresh().expect("fresh");
+        keys.put(&named, (&of(), 7), &bytes).expect("put");
+        keys.put(&orphan, (&of(), 8), &other).expect("put");
+        let read = keys.get(&named).expect("read").expect("there while pending");
+        assert_eq!(read.as_slice(), bytes.as_slice());
+        fs::write(dir.path().join(PENDING).join(".staged-left"), [1; 9]).expect("written");
+        let is_named = |name: &str, id: &KeyId, version| {
+            let expected = if name == named { 7 } else { 8 };
+            assert_eq!((id, version), (&of(), expected));
+            Ok(name == named)
+        };
+        assert_eq!(keys.settle(&is_named).expect("settled"), 2);
+        assert!(keys.get(&orphan).expect("read").is_none());
+        let read = keys.get(&named).expect("read").expect("kept");
+        assert_eq!(read.as_slice(), bytes.as_slice());
+        assert_eq!(fs::read_dir(dir.path().join(PENDING)).expect("read").count(), 0);
+        // A file of an earlier release has no more than the bytes.
+        let (old, _) = fresh().expect("fresh");
+        let path = dir.path().join(format!("{old}{SUFFIX}"));
+        files::write_atomic(&path, bytes.as_slice(), 0o600).expect("written");
+        let read = keys.get(&old).expect("read").expect("there");
+        assert_eq!(read.as_slice(), bytes.as_slice());
     }
 }
