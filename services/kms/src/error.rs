@@ -6,7 +6,10 @@ use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
 use asterism_crypto::CryptoError;
 use asterism_store::StoreError;
 
-use crate::keys::{KeyType, State};
+use crate::{
+    keys::{KeyType, State},
+    policy::PolicyError,
+};
 
 /// A key management error.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,9 @@ pub enum KmsError {
     /// A stored record or wrapped key cannot be read.
     #[error("a stored key is damaged: {0}")]
     Damaged(&'static str),
+    /// The policy, or somebody who has to approve.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -134,6 +140,7 @@ impl Classify for KmsError {
             | Self::NoActiveVersion(_)
             | Self::EtagMismatch(_) => ErrorClass::Precondition,
             Self::Unrecorded(_) => ErrorClass::Unavailable,
+            Self::Policy(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
         }
@@ -158,6 +165,7 @@ impl Classify for KmsError {
             Self::EvaluationKeyNotFound(_) => "EVALUATION_KEY_NOT_FOUND",
             Self::EvaluationKeyDiffers(_) => "EVALUATION_KEY_DIFFERS",
             Self::Damaged(_) => "KEY_DAMAGED",
+            Self::Policy(error) => error.reason(),
             Self::Store(error) => error.reason(),
             Self::Crypto(_) => "CRYPTO_FAILED",
         }
@@ -177,12 +185,21 @@ impl Classify for KmsError {
                     description: self.to_string(),
                 }]
             }
+            Self::Policy(error) => error.violations(),
+            _ => vec![],
+        }
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Policy(error) => error.metadata(),
             _ => vec![],
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Policy(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
         }

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 pub mod keys;
+pub mod policy;
 pub mod root;
 mod service;
 mod sweeper;
@@ -19,13 +20,17 @@ use asterism_chassis::{
     Foundation, StartError, off_runtime,
     server::{Listeners, Running},
 };
-use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use asterism_proto::{
+    kms::key_management_service_server::KeyManagementServiceServer,
+    policy::policy_service_server::PolicyServiceServer,
+};
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
 
 use crate::{
     keys::{FileVersionKeys, Keyring, evaluation::EvaluationKeys},
+    policy::{Policy, PolicyAdapter},
     service::Adapter,
 };
 
@@ -64,17 +69,25 @@ pub async fn start_with_clock(
     let (settings, now) = (config.clone(), clock.clone());
     let (foundation, keyring) = off_runtime(move || open(&settings, &now)).await?;
     let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
+    let policy = Policy::open(&foundation.records, keyring.clone())
+        .map_err(|error| StartError::Other(error.to_string()))?;
     let adapter = Adapter::new(
         foundation.gate.clone(),
         keyring.clone(),
         evaluation_keys,
+        policy.clone(),
         clock.clone(),
     );
     let max = config.common.limits.max_message_bytes;
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    let running = foundation.server(&config.common).add(service).spawn(listeners)?;
+    let policy = PolicyAdapter::new(foundation.gate.clone(), policy, clock.clone());
+    let policy = PolicyServiceServer::new(policy)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    let server = foundation.server(&config.common).add(service).add(policy);
+    let running = server.spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {

@@ -1,5 +1,7 @@
 //! The gRPC adapter: who asks, parse, one call into the domain, translate.
 
+mod access;
+
 use std::sync::Arc;
 
 use asterism_chassis::{
@@ -7,7 +9,8 @@ use asterism_chassis::{
     error::Failure,
     paging::page_size,
 };
-use asterism_crypto::crc32c;
+use asterism_crypto::{Digest, crc32c};
+use asterism_policy::Verb;
 use asterism_proto::kms::{self as pb, key_management_service_server::KeyManagementService};
 use tonic::{Request, Response, Status};
 
@@ -18,13 +21,17 @@ use crate::{
         Key, KeyId, Keyring, RequestId, State,
         evaluation::{self, EvaluationKeys},
     },
+    policy::{Asked, Policy},
     wire,
 };
+
+use self::access::{Bound, verb_of};
 
 pub(crate) struct Adapter {
     gate: Gate,
     keyring: Arc<Keyring>,
     evaluation_keys: Arc<EvaluationKeys>,
+    policy: Policy,
     clock: Clock,
 }
 
@@ -32,6 +39,7 @@ pub(crate) struct Adapter {
 struct Use<'a> {
     caller: &'a Caller,
     keyring: &'a Keyring,
+    policy: &'a Policy,
     key: Arc<Key>,
     now_ms: u64,
 }
@@ -43,6 +51,26 @@ impl Use<'_> {
             trail.remark("KEY_COMPROMISED");
         }
         trail.key_version(version)
+    }
+
+    /// Passes once as many others have approved this very call as the key demands.
+    fn approved(
+        &self,
+        operation: &'static str,
+        version: u32,
+        parameters: &str,
+        request_id: &str,
+    ) -> Result<(), KmsError> {
+        let asked = Asked {
+            operation,
+            key: &self.key.id.name(),
+            version,
+            parameters: Digest::of(parameters.as_bytes()),
+            required: self.key.required_approvals,
+            principal: self.caller.principal.id.as_str(),
+            request_id,
+        };
+        Ok(self.policy.approvals.consume(&asked, self.now_ms)?)
     }
 
     fn request<'r>(&'r self, id: &'r str) -> Result<RequestId<'r>, KmsError> {
@@ -58,12 +86,14 @@ impl Adapter {
         gate: Gate,
         keyring: Arc<Keyring>,
         evaluation_keys: Arc<EvaluationKeys>,
+        policy: Policy,
         clock: Clock,
     ) -> Self {
         Self {
             gate,
             keyring,
             evaluation_keys,
+            policy,
             clock,
         }
     }
@@ -77,19 +107,21 @@ impl Adapter {
         work: impl FnOnce(&Use<'_>, Req, &mut Trail) -> Result<Res, Failure> + Send + 'static,
     ) -> Result<Response<Res>, Status>
     where
-        Req: Send + 'static,
+        Req: Bound + Send + 'static,
         Res: Send + 'static,
     {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
                 let id = KeyId::from_name(name(&message))?;
                 trail.resource(id.name());
+                let now_ms = clock();
                 let on = Use {
                     caller,
                     keyring: &keyring,
-                    key: usable(&keyring, caller, &id)?,
-                    now_ms: clock(),
+                    policy: &policy,
+                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
+                    now_ms,
                 };
                 work(&on, message, trail)
             })
@@ -105,18 +137,20 @@ impl Adapter {
         work: impl FnOnce(&Use<'_>, u32, Req, &mut Trail) -> Result<Arc<Key>, KmsError> + Send + 'static,
     ) -> Result<Response<pb::KeyVersion>, Status>
     where
-        Req: Send + 'static,
+        Req: Bound + Send + 'static,
     {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
                 let (id, version) = wire::version_name(name(&message))?;
                 trail.resource(id.name()).key_version(version);
+                let now_ms = clock();
                 let on = Use {
                     caller,
                     keyring: &keyring,
-                    key: usable(&keyring, caller, &id)?,
-                    now_ms: clock(),
+                    policy: &policy,
+                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
+                    now_ms,
                 };
                 let key = work(&on, version, message, trail)?;
                 Ok(wire::version(&id, key.version(version)?, on.now_ms))
@@ -125,16 +159,17 @@ impl Adapter {
     }
 }
 
-/// The key, if the caller may use it; to others it does not exist.
-fn usable(keyring: &Keyring, caller: &Caller, id: &KeyId) -> Result<Arc<Key>, Failure> {
-    let key = keyring.get(id)?;
-    // A service makes keys for itself, also while it acts for somebody.
-    let own = caller.principal.id.as_str() == key.owner;
-    if own || caller.may_access(&key.owner) {
-        Ok(key)
-    } else {
-        Err(KmsError::KeyNotFound(id.name()).into())
-    }
+/// The key, if the caller may use it so; to who may not see it, it does not exist.
+fn usable(
+    policy: &Policy,
+    caller: &Caller,
+    id: &KeyId,
+    operation: &str,
+    aads: &[&[u8]],
+    now_ms: u64,
+) -> Result<Arc<Key>, Failure> {
+    let verb = verb_of(operation).ok_or_else(|| Failure::internal("an operation without a verb"))?;
+    policy.access.key(caller, id, verb, aads, now_ms)
 }
 
 #[tonic::async_trait]
@@ -174,7 +209,7 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
             .blocking("kms.ListKeys", request, move |caller, message, trail| {
                 trail.silent();
@@ -189,7 +224,7 @@ impl KeyManagementService for Adapter {
                     after = page.last().map(|key| key.id.clone());
                     keys.extend(
                         page.iter()
-                            .filter(|key| caller.may_access(&key.owner))
+                            .filter(|key| policy.access.may(caller, key, Verb::Get, now_ms))
                             .map(|key| wire::key(key, now_ms)),
                     );
                     if !more || keys.len() >= limit {
@@ -232,7 +267,14 @@ impl KeyManagementService for Adapter {
             |r| r.key.as_ref().map_or("", |key| &key.name),
             |on, message, trail| {
                 let request = on.request(&message.request_id)?;
-                let update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
+                let mut update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
+                if update
+                    .required_approvals
+                    .is_some_and(|number| number < on.key.required_approvals)
+                {
+                    on.approved("lower-required-approvals", 0, &format!("{update:?}"), request.id)?;
+                    update.approved_from = Some(on.key.required_approvals);
+                }
                 let key = on.keyring.update(&on.key.id, &update, &request, on.now_ms)?;
                 trail.key_version(key.primary(on.now_ms));
                 Ok(wire::key(&key, on.now_ms))
@@ -288,6 +330,7 @@ impl KeyManagementService for Adapter {
             |on, version, message, _| {
                 let window_ms = wire::window(message.window)?;
                 let request = on.request(&message.request_id)?;
+                on.approved("destroy", version, &format!("window {window_ms}"), request.id)?;
                 on.keyring
                     .schedule_destruction(&on.key.id, version, window_ms, &request, on.now_ms)
             },
@@ -331,7 +374,10 @@ impl KeyManagementService for Adapter {
                     name => {
                         let id = KeyId::from_name(name)
                             .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
-                        usable(on.keyring, on.caller, &id)?
+                        let aad = &message.additional_authenticated_data;
+                        let new_aad = message.destination_additional_authenticated_data.as_ref();
+                        let aads = [new_aad.unwrap_or(aad).as_slice()];
+                        usable(on.policy, on.caller, &id, "kms.Encrypt", &aads, on.now_ms)?
                     }
                 };
                 let aad = message.additional_authenticated_data.as_slice();
@@ -565,13 +611,22 @@ impl KeyManagementService for Adapter {
         &self,
         request: Request<pb::GetPublicKeyRequest>,
     ) -> Result<Response<pb::PublicKey>, Status> {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
-            .blocking("kms.GetPublicKey", request, move |_, message, trail| {
+            .blocking("kms.GetPublicKey", request, move |caller, message, trail| {
                 let id = KeyId::from_name(&message.name)?;
                 trail.resource(id.name());
                 let (key, now_ms) = (keyring.get(&id)?, clock());
-                let (public, key_version) = keyring.public_key(&key, message.key_version, now_ms)?;
+                let (public, key_version) =
+                    keyring
+                        .public_key(&key, message.key_version, now_ms)
+                        .map_err(|error| match error {
+                            // Of a key without a public half, others learn nothing.
+                            _ if !policy.access.may(caller, &key, Verb::Get, now_ms) => {
+                                KmsError::KeyNotFound(id.name())
+                            }
+                            error => error,
+                        })?;
                 if key.is_compromised(key_version, now_ms) {
                     trail.key_version(key_version).remark("KEY_COMPROMISED");
                 } else {

@@ -96,6 +96,8 @@ pub struct Key {
     pub next_rotation_ms: Option<u64>,
     /// Versions below neither decrypt nor verify.
     pub min_version: u32,
+    /// How many others have to approve a destruction or an export.
+    pub required_approvals: u8,
     /// Unwrapped material by version, as it is needed.
     pub(crate) materials: Mutex<HashMap<u32, Arc<Material>>>,
 }
@@ -123,6 +125,7 @@ impl Key {
             rotation_period_ms: record.rotation_period_ms,
             next_rotation_ms: record.next_rotation_ms,
             min_version: record.min_version,
+            required_approvals: record.required_approvals,
             materials: Mutex::default(),
         }
     }

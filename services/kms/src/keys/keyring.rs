@@ -54,6 +54,8 @@ pub struct NewKey {
     pub labels: BTreeMap<String, String>,
     /// When the first version becomes active; `None` for at once.
     pub active_from_ms: Option<u64>,
+    /// How many others have to approve a destruction or an export.
+    pub required_approvals: u8,
 }
 
 /// All keys.
@@ -105,6 +107,9 @@ impl Keyring {
         if let Some(at) = new.active_from_ms {
             parameters += &format!(" active from {at}");
         }
+        if new.required_approvals > 0 {
+            parameters += &format!(" approvals {}", new.required_approvals);
+        }
         let parameters = Digest::of(parameters.as_bytes());
         if let Some(id) = self.done_before(request, &parameters)? {
             return self.get(&id);
@@ -112,6 +117,7 @@ impl Keyring {
         let id = new.id.unwrap_or_else(KeyId::generate);
         let mut record = KeyRecord::new(new.key_type, request.principal, new.labels);
         record.created_at_ms.push(now_ms);
+        record.required_approvals = new.required_approvals;
         let key_at = key_record(id.as_str());
         let batch = Batch::new()
             .expect_absent(key_at.clone())
@@ -191,6 +197,12 @@ impl Keyring {
         }
         cache.insert(id.clone(), key.clone());
         Ok(key)
+    }
+
+    /// Reads what [`Keyring::get`] reads for a key that is not there, and forgets it.
+    pub(crate) fn look_for(&self, id: &KeyId) -> Result<(), KmsError> {
+        self.records.get(&key_record(id.as_str()))?;
+        Ok(())
     }
 
     /// Keys in order of their ids, after `after`.

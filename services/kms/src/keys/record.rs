@@ -47,6 +47,13 @@ pub(crate) struct KeyRecord {
     /// A version that scheduled rotation made, and whose event is not yet known to be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unreported: Option<u32>,
+    /// How many others have to approve a destruction or an export.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) required_approvals: u8,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 fn first_format() -> u32 {
@@ -71,6 +78,7 @@ impl KeyRecord {
             next_rotation_ms: None,
             min_version: 1,
             unreported: None,
+            required_approvals: 0,
         }
     }
 

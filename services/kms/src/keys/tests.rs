@@ -55,6 +55,7 @@ fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
         key_type,
         labels: BTreeMap::new(),
         active_from_ms: None,
+        required_approvals: 0,
     };
     keyring.create(new, &request, 1).expect("created")
 }
@@ -187,6 +188,7 @@ fn a_request_id_does_one_thing_once() {
         key_type: KeyType::Aes256Gcm,
         labels: BTreeMap::new(),
         active_from_ms: None,
+        required_approvals: 0,
     };
     keyring.create(new("one"), &request, 1).expect("created");
     let again = keyring.create(new("one"), &request, 5).expect("the same");

@@ -84,6 +84,7 @@ fn the_same_key_made_at_once_is_made_once_and_leaves_no_orphan() {
                         key_type: KeyType::Aes256Gcm,
                         labels: BTreeMap::new(),
                         active_from_ms: None,
+                        required_approvals: 0,
                     };
                     keyring.create(new, &NO_ID, NOW).is_ok()
                 })
