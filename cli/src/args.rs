@@ -2,6 +2,7 @@
 
 mod channel;
 mod fhe;
+mod policy;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 
 pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
+pub use self::policy::{ExplainArgs, GrantArgs, PolicyCommand};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
 #[derive(Parser, Debug)]
@@ -64,6 +66,9 @@ pub enum Command {
     /// Reads and verifies the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Grants, denials, what they mean for a call, and approvals.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -153,6 +158,9 @@ pub enum KeysCommand {
         /// Older versions neither decrypt nor verify.
         #[arg(long, value_name = "VERSION", group = "change")]
         min_decryption_version: Option<u32>,
+        /// So many other people have to approve destruction and export: 0 to 3.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=3), group = "change")]
+        approvals: Option<u32>,
         /// Only if the key still has this etag.
         #[arg(long, default_value = "")]
         etag: String,

@@ -52,6 +52,7 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
             no_labels,
             rotate_every,
             min_decryption_version,
+            approvals,
             etag,
         } => {
             let mut fields = Vec::new();
@@ -74,6 +75,10 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
             if let Some(version) = min_decryption_version {
                 fields.push("min_decryption_version");
                 key.min_decryption_version = version;
+            }
+            if let Some(number) = approvals {
+                fields.push("required_approvals");
+                key.required_approvals = number;
             }
             show(&kms.update_key(key, &fields, &request_id).await?, output);
         }
@@ -222,7 +227,7 @@ fn row(key: &Key) -> ([String; 4], Value) {
         "created": created, "labels": key.labels, "etag": key.etag,
         "rotation_seconds": key.rotation_period.as_ref().map(|period| period.seconds),
         "next_rotation": time(key.next_rotation_time.as_ref()),
-        "min_decryption_version": key.min_decryption_version,
+        "min_decryption_version": key.min_decryption_version, "required_approvals": key.required_approvals,
     });
     (
         [
@@ -255,6 +260,7 @@ fn show(key: &Key, output: Output) {
         ("type", type_name(key).to_owned()),
         ("primary", key.primary_version.to_string()),
         ("decrypts from", key.min_decryption_version.to_string()),
+        ("approvals", key.required_approvals.to_string()),
         ("rotation", rotation),
         ("labels", labels.join(", ")),
         ("etag", key.etag.clone()),

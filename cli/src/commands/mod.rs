@@ -8,6 +8,7 @@ pub mod demo;
 pub mod fhe;
 pub mod keys;
 pub mod models;
+pub mod policy;
 pub mod predict;
 pub mod proxy;
 pub mod token;

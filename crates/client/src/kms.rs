@@ -58,6 +58,7 @@ impl Kms {
             labels: labels.into_iter().collect(),
             request_id: request_id.to_owned(),
             activation_time: None,
+            ..pb::CreateKeyRequest::default()
         };
         if request_id.is_empty() {
             return self.connection.once(self.client().create_key(request)).await;

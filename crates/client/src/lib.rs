@@ -26,6 +26,7 @@ mod inference;
 mod ingest;
 mod kms;
 pub mod manifest;
+mod policy;
 pub mod receipt;
 
 pub use asterism_channel as channel;
@@ -42,3 +43,4 @@ pub use error::ClientError;
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
 pub use kms::{DataKey, Kms, ReEncrypted};
+pub use policy::Policy;

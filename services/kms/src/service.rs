@@ -617,16 +617,18 @@ impl KeyManagementService for Adapter {
                 let id = KeyId::from_name(&message.name)?;
                 trail.resource(id.name());
                 let (key, now_ms) = (keyring.get(&id)?, clock());
-                let (public, key_version) =
-                    keyring
-                        .public_key(&key, message.key_version, now_ms)
-                        .map_err(|error| match error {
-                            // Of a key without a public half, others learn nothing.
-                            _ if !policy.access.may(caller, &key, Verb::Get, now_ms) => {
-                                KmsError::KeyNotFound(id.name())
-                            }
-                            error => error,
-                        })?;
+                if policy.access.hides_public_key(caller, &key, now_ms) {
+                    return Err(KmsError::KeyNotFound(id.name()).into());
+                }
+                let public = keyring.public_key(&key, message.key_version, now_ms);
+                let (public, key_version) = public.map_err(|error| {
+                    // Of a key without a public half, others learn nothing.
+                    if policy.access.may(caller, &key, Verb::Get, now_ms) {
+                        error
+                    } else {
+                        KmsError::KeyNotFound(id.name())
+                    }
+                })?;
                 if key.is_compromised(key_version, now_ms) {
                     trail.key_version(key_version).remark("KEY_COMPROMISED");
                 } else {
