@@ -92,8 +92,8 @@ impl Policy {
             name: name.to_owned(),
             etag: etag.to_owned(),
         };
-        let deleted = self.connection.once(self.client().delete_grant(request));
-        deleted.await.map(|_| ())
+        self.connection.once(self.client().delete_grant(request)).await?;
+        Ok(())
     }
 
     /// Whether a call would pass, and why.
