@@ -151,8 +151,8 @@ async fn a_key_that_one_may_not_see_answers_like_one_that_is_not_there() {
     assert_eq!(hidden.0, Code::NotFound);
     assert_eq!(hidden, said(eve.key("nothing").await.unwrap_err()));
     assert_eq!(
-        said(eve.decrypt("aes", b"x", b"").await.unwrap_err()),
-        said(eve.decrypt("nothing", b"x", b"").await.unwrap_err())
+        said(eve.decrypt("aes", b"x", b"").await.err().unwrap()),
+        said(eve.decrypt("nothing", b"x", b"").await.err().unwrap())
     );
     assert_eq!(
         said(eve.destroy_key_version("aes", 1, None, "").await.unwrap_err()),
