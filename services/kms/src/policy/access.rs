@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use asterism_chassis::{call::Caller, error::Failure};
+use asterism_chassis::{call::Caller, error::Failure, identity::PrincipalId};
 use asterism_policy::{Decision, Request, Verb, allows, decide};
 
 use crate::{
@@ -38,14 +38,15 @@ impl Access {
         now_ms: u64,
     ) -> Result<Arc<Key>, Failure> {
         let name = id.name();
-        let (key, owner) = match self.keyring.get(id) {
-            Ok(key) => (Some(key.clone()), key.owner.clone()),
-            Err(KmsError::KeyNotFound(_)) => (None, String::new()),
+        let key = match self.keyring.get(id) {
+            Ok(key) => Some(key),
+            Err(KmsError::KeyNotFound(_)) => None,
             Err(error) => return Err(error.into()),
         };
+        let owner = key.as_ref().map_or("", |key| key.owner.as_str());
         let index = self.grants.now();
         let may = |verb, aad| {
-            let request = request(caller, verb, &name, Some(&owner), aad, now_ms);
+            let request = request(caller, verb, &name, Some(owner), aad, now_ms);
             allows(&request, index.about(&name))
         };
         let passes = match aads {
@@ -106,7 +107,7 @@ fn request<'a>(
 ) -> Request<'a> {
     let request = Request {
         principal: caller.principal.id.as_str(),
-        on_behalf_of: caller.on_behalf_of.as_ref().map(|id| id.as_str()),
+        on_behalf_of: caller.on_behalf_of.as_ref().map(PrincipalId::as_str),
         roles: &caller.principal.roles,
         verb,
         resource,

@@ -105,7 +105,8 @@ impl Policy {
         let own = caller.principal.id.as_str();
         let themselves = message.principal.is_empty() || message.principal == own;
         let mut roles = wire::roles(&message.roles)?;
-        if !sees_all(caller) && !(themselves && roles.iter().all(|role| caller.principal.is(*role))) {
+        let about_themselves = themselves && roles.iter().all(|role| caller.principal.is(*role));
+        if !sees_all(caller) && !about_themselves {
             return Err(PolicyError::OthersAccess.into());
         }
         if themselves && roles.is_empty() {
