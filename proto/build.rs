@@ -4,13 +4,14 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 7] = [
+const CONTRACTS: &[&str] = &[
     "asterism/audit/v1/audit.proto",
     "asterism/identity/v1/identity.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",
     "asterism/inference/v1/encrypted.proto",
+    "asterism/policy/v1/policy.proto",
     "inference/open_inference.proto",
 ];
 

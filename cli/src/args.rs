@@ -4,6 +4,7 @@ mod channel;
 mod fhe;
 mod identity;
 mod keys;
+mod policy;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 pub use self::identity::{IdentityCommand, LoginArgs, TotpCommand};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
+pub use self::policy::{ExplainArgs, GrantArgs, PolicyCommand};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
 #[derive(Parser, Debug)]
@@ -80,6 +82,9 @@ pub enum Command {
     /// Invites, enrols and manages people and services.
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Grants, denials, what they mean for a call, and approvals.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),

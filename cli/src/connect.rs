@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Identity, Inference, Ingest, Kms};
+use asterism_client::{
+    Audit, Connection, Credentials, EncryptedInference, Identity, Inference, Ingest, Kms, Policy,
+};
 
 use crate::{args::Global, error::CliError, session};
 
@@ -18,6 +20,8 @@ pub const ADMIN_TOKEN: &str = "admin.token";
 pub struct Services {
     /// Key management.
     pub kms: Kms,
+    /// Grants and approvals.
+    pub policy: Policy,
     /// Datasets.
     pub ingest: Ingest,
     /// Models.
@@ -77,6 +81,7 @@ impl Endpoints {
         Ok(Services {
             encrypted: EncryptedInference::new(to(&self.inference)?, kms.clone()),
             kms,
+            policy: Policy::new(to(&self.kms)?),
             ingest: Ingest::new(to(&self.ingest)?),
             inference: Inference::new(to(&self.inference)?),
             audit: Audit::new(to(&self.audit)?),

@@ -21,7 +21,8 @@ pub use error::CliError;
 use crate::{
     args::{Cli, Command},
     commands::{
-        audit, bench, channel, datasets, demo, fhe, identity, keys, login, models, predict, proxy, token, up,
+        audit, bench, channel, datasets, demo, fhe, identity, keys, login, models, policy, predict, proxy,
+        token, up,
     },
     connect::{data_dir, services},
     output::Output,
@@ -67,6 +68,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Logout => login::logout(global, output).await,
         Command::Whoami => login::whoami(global, output).await,
         Command::Identity(command) => identity::run(command, global, output).await,
+        Command::Policy(command) => policy::run(command, &services(global)?, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Channel(command) => channel::run(command, &data_dir(global), output),
         Command::Proxy(args) => proxy::run(args, output).await,

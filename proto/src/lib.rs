@@ -40,3 +40,8 @@ pub mod inference {
 pub mod open_inference {
     tonic::include_proto!("inference");
 }
+
+/// `asterism.policy.v1`
+pub mod policy {
+    tonic::include_proto!("asterism.policy.v1");
+}

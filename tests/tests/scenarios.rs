@@ -36,6 +36,8 @@ mod key_material;
 mod keys;
 #[path = "scenarios/open_inference.rs"]
 mod open_inference;
+#[path = "scenarios/policy.rs"]
+mod policy;
 #[path = "scenarios/processes.rs"]
 mod processes;
 #[path = "scenarios/recorder.rs"]

@@ -25,6 +25,9 @@ pub enum KeysCommand {
         /// `keys export` may give its material out. Cannot be changed later.
         #[arg(long)]
         exportable: bool,
+        /// So many other people have to approve destruction and export: 0 to 3.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=3))]
+        approvals: u32,
     },
     /// Lists keys.
     List,
@@ -61,6 +64,9 @@ pub enum KeysCommand {
         /// Older versions neither decrypt nor verify.
         #[arg(long, value_name = "VERSION", group = "change")]
         min_decryption_version: Option<u32>,
+        /// So many other people have to approve destruction and export: 0 to 3.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=3), group = "change")]
+        approvals: Option<u32>,
         /// Only if the key still has this etag.
         #[arg(long, default_value = "")]
         etag: String,
@@ -280,7 +286,7 @@ pub enum MaterialCommand {
         /// Which version.
         #[arg(value_name = "VERSION")]
         key_version: u32,
-        /// A public key (P-256, PEM): prints the material encrypted to it.
+        /// A public key (P-256, PEM): prints the material encrypted to it. Needed where others have to approve, who approve the recipient.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },

@@ -36,6 +36,7 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
             label,
             active_from,
             exportable,
+            approvals,
         } => {
             let request = CreateKeyRequest {
                 key_id: id,
@@ -44,6 +45,7 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
                 request_id,
                 activation_time: active_from.map(moment),
                 exportable,
+                required_approvals: approvals,
             };
             show(&kms.create(request).await?, output);
         }
@@ -79,6 +81,7 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
             no_labels,
             rotate_every,
             min_decryption_version,
+            approvals,
             etag,
         } => {
             let mut fields = Vec::new();
@@ -101,6 +104,10 @@ pub async fn run(command: KeysCommand, services: &Services, output: Output) -> R
             if let Some(version) = min_decryption_version {
                 fields.push("min_decryption_version");
                 key.min_decryption_version = version;
+            }
+            if let Some(number) = approvals {
+                fields.push("required_approvals");
+                key.required_approvals = number;
             }
             show(&kms.update_key(key, &fields, &request_id).await?, output);
         }
@@ -308,6 +315,7 @@ fn row(key: &Key) -> ([String; 4], Value) {
         "rotation_seconds": key.rotation_period.as_ref().map(|period| period.seconds),
         "next_rotation": time(key.next_rotation_time.as_ref()),
         "min_decryption_version": key.min_decryption_version, "exportable": key.exportable,
+        "required_approvals": key.required_approvals,
     });
     (
         [
@@ -340,6 +348,7 @@ fn show(key: &Key, output: Output) {
         ("type", type_name(key).to_owned()),
         ("primary", key.primary_version.to_string()),
         ("decrypts from", key.min_decryption_version.to_string()),
+        ("approvals", key.required_approvals.to_string()),
         ("rotation", rotation),
         ("exportable", if key.exportable { "yes" } else { "no" }.to_owned()),
         ("labels", labels.join(", ")),

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod keys;
 pub mod login;
 pub mod models;
+pub mod policy;
 pub mod predict;
 pub mod proxy;
 pub mod token;

@@ -2,14 +2,20 @@
 
 use crate::identity::Role::{self, Admin, Analyst, Auditor, DataOwner, KeyAdmin, Service, Viewer};
 
-const USE_KEYS: &[Role] = &[Admin, DataOwner, Service];
+/// Which keys, grants decide where the keys live.
+const USE_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Service];
+const MAKE_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner, Service];
 const READ_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Viewer, Service];
 /// Owners change the keys that they made.
 const CHANGE_KEYS: &[Role] = &[Admin, KeyAdmin, DataOwner];
 /// Material leaves kms: never for who only administers keys.
 const EXPORT_KEYS: &[Role] = &[Admin, DataOwner];
+/// For oneself or, where the service says so, for others.
+const ASK_POLICY: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Viewer, Service];
+/// Whom a grant may let approve.
+const DECIDE: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor];
 /// A check with a public key gives nothing away, but is an operation, not metadata.
-const CHECK_SIGNATURES: &[Role] = &[Admin, DataOwner, Analyst, Auditor, Service];
+const CHECK_SIGNATURES: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Service];
 /// Records of evaluation keys are inference's to make, for whoever it acts for.
 const EVALUATION_KEY_RECORDS: &[Role] = &[Admin, Service];
 const OWN_DATA: &[Role] = &[Admin, DataOwner];
@@ -149,7 +155,7 @@ const POLICY: &[(&str, &[Role])] = &[
         "asterism.kms.v1.KeyManagementService/AsymmetricVerify",
         CHECK_SIGNATURES,
     ),
-    ("asterism.kms.v1.KeyManagementService/CreateKey", USE_KEYS),
+    ("asterism.kms.v1.KeyManagementService/CreateKey", MAKE_KEYS),
     ("asterism.kms.v1.KeyManagementService/Decrypt", USE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/DeleteEvaluationKeyRecord",
@@ -183,13 +189,24 @@ const POLICY: &[(&str, &[Role])] = &[
         "asterism.kms.v1.KeyManagementService/RestoreKeyVersion",
         CHANGE_KEYS,
     ),
-    ("asterism.kms.v1.KeyManagementService/RotateKey", &[Admin]),
+    ("asterism.kms.v1.KeyManagementService/RotateKey", CHANGE_KEYS),
     ("asterism.kms.v1.KeyManagementService/UpdateKey", CHANGE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/UpdateKeyVersion",
         CHANGE_KEYS,
     ),
     ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
+    ("asterism.policy.v1.PolicyService/ApproveOperation", DECIDE),
+    ("asterism.policy.v1.PolicyService/CheckAccess", &[Admin, Service]),
+    ("asterism.policy.v1.PolicyService/CreateGrant", CHANGE_KEYS),
+    ("asterism.policy.v1.PolicyService/DeleteGrant", CHANGE_KEYS),
+    ("asterism.policy.v1.PolicyService/ExplainAccess", ASK_POLICY),
+    ("asterism.policy.v1.PolicyService/GetApproval", DECIDE),
+    ("asterism.policy.v1.PolicyService/GetGrant", ASK_POLICY),
+    ("asterism.policy.v1.PolicyService/ListApprovals", DECIDE),
+    ("asterism.policy.v1.PolicyService/ListGrants", ASK_POLICY),
+    ("asterism.policy.v1.PolicyService/RejectOperation", DECIDE),
+    ("asterism.policy.v1.PolicyService/UpdateGrant", CHANGE_KEYS),
     ("inference.GRPCInferenceService/ModelInfer", USE_MODELS),
     ("inference.GRPCInferenceService/ModelMetadata", USE_MODELS),
     ("inference.GRPCInferenceService/ModelReady", USE_MODELS),
@@ -266,10 +283,8 @@ mod tests {
                 "{method}"
             );
             let about_oneself = *roles == ONESELF && method.contains(".IdentityService/");
-            assert!(
-                !roles.contains(&Viewer) || reads_metadata(method) || about_oneself,
-                "{method}"
-            );
+            let looks = reads_metadata(method) || method.ends_with("/ExplainAccess") || about_oneself;
+            assert!(!roles.contains(&Viewer) || looks, "{method}");
         }
     }
 

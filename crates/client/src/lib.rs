@@ -27,6 +27,7 @@ mod inference;
 mod ingest;
 mod kms;
 pub mod manifest;
+mod policy;
 pub mod receipt;
 
 pub use asterism_channel as channel;
@@ -44,3 +45,4 @@ pub use identity::{Identity, LoginOutcome, MIN_PASSWORD_CHARACTERS, NewCredentia
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
 pub use kms::{DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};
+pub use policy::Policy;

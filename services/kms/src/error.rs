@@ -6,7 +6,10 @@ use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
 use asterism_crypto::CryptoError;
 use asterism_store::StoreError;
 
-use crate::keys::{KeyType, State};
+use crate::{
+    keys::{KeyType, State},
+    policy::PolicyError,
+};
 
 /// A key management error.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,9 @@ pub enum KmsError {
     /// A stored record or wrapped key cannot be read.
     #[error("a stored key is damaged: {0}")]
     Damaged(&'static str),
+    /// The policy, or somebody who has to approve.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,6 +154,7 @@ impl Classify for KmsError {
             | Self::EtagMismatch(_)
             | Self::NotExportable(_) => ErrorClass::Precondition,
             Self::Unrecorded(_) => ErrorClass::Unavailable,
+            Self::Policy(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
         }
@@ -175,6 +182,7 @@ impl Classify for KmsError {
             Self::EvaluationKeyNotFound(_) => "EVALUATION_KEY_NOT_FOUND",
             Self::EvaluationKeyDiffers(_) => "EVALUATION_KEY_DIFFERS",
             Self::Damaged(_) => "KEY_DAMAGED",
+            Self::Policy(error) => error.reason(),
             Self::Store(error) => error.reason(),
             Self::Crypto(_) => "CRYPTO_FAILED",
         }
@@ -194,12 +202,21 @@ impl Classify for KmsError {
                     description: self.to_string(),
                 }]
             }
+            Self::Policy(error) => error.violations(),
+            _ => vec![],
+        }
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Policy(error) => error.metadata(),
             _ => vec![],
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Policy(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
         }

@@ -9,6 +9,7 @@ pub mod directory;
 mod error;
 mod identity;
 pub mod keys;
+pub mod policy;
 pub mod root;
 mod service;
 mod sweeper;
@@ -24,6 +25,7 @@ use asterism_chassis::{
 use asterism_proto::{
     identity::identity_service_server::IdentityServiceServer,
     kms::key_management_service_server::KeyManagementServiceServer,
+    policy::policy_service_server::PolicyServiceServer,
 };
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
@@ -33,6 +35,7 @@ use crate::{
     directory::Directory,
     identity::IdentityAdapter,
     keys::{FileVersionKeys, Keyring, evaluation::EvaluationKeys},
+    policy::{Policy, PolicyAdapter},
     service::Adapter,
 };
 
@@ -74,10 +77,13 @@ pub async fn start_with_clock(
     let (settings, now) = (config.clone(), clock.clone());
     let (foundation, keyring, directory) = off_runtime(move || open(&settings, &now)).await?;
     let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
+    let policy = Policy::open(&foundation.records, keyring.clone())
+        .map_err(|error| StartError::Other(error.to_string()))?;
     let adapter = Adapter::new(
         foundation.gate.clone(),
         keyring.clone(),
         evaluation_keys,
+        policy.clone(),
         clock.clone(),
     );
     let max = config.common.limits.max_message_bytes;
@@ -95,7 +101,11 @@ pub async fn start_with_clock(
     let identity = IdentityServiceServer::new(identity)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max.max(MAX_TRUST_BYTES));
-    let running = server.add(service).add(identity).spawn(listeners)?;
+    let policy = PolicyAdapter::new(foundation.gate.clone(), policy, clock.clone());
+    let policy = PolicyServiceServer::new(policy)
+        .max_decoding_message_size(max)
+        .max_encoding_message_size(max);
+    let running = server.add(service).add(identity).add(policy).spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {

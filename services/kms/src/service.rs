@@ -19,6 +19,7 @@ use asterism_chassis::{
     call::{Caller, Gate, Trail},
     error::Failure,
 };
+use asterism_crypto::Digest;
 use asterism_proto::kms::{self as pb, key_management_service_server::KeyManagementService};
 use tonic::{Request, Response, Status};
 
@@ -26,16 +27,18 @@ use crate::{
     Clock,
     error::KmsError,
     keys::{Key, KeyId, Keyring, RequestId, evaluation::EvaluationKeys},
+    policy::{Asked, Policy},
     wire,
 };
 
-use self::access::usable;
+use self::access::{Bound, usable};
 pub(crate) use self::batch::HEADROOM_BYTES as BATCH_HEADROOM_BYTES;
 
 pub(crate) struct Adapter {
     gate: Gate,
     keyring: Arc<Keyring>,
     evaluation_keys: Arc<EvaluationKeys>,
+    policy: Policy,
     clock: Clock,
 }
 
@@ -43,6 +46,7 @@ pub(crate) struct Adapter {
 struct Use<'a> {
     caller: &'a Caller,
     keyring: &'a Keyring,
+    policy: &'a Policy,
     key: Arc<Key>,
     now_ms: u64,
 }
@@ -54,6 +58,26 @@ impl Use<'_> {
             trail.remark("KEY_COMPROMISED");
         }
         trail.key_version(version)
+    }
+
+    /// Passes once as many others have approved this very call as the key demands.
+    fn approved(
+        &self,
+        operation: &'static str,
+        version: u32,
+        parameters: &str,
+        request_id: &str,
+    ) -> Result<(), KmsError> {
+        let asked = Asked {
+            operation,
+            key: &self.key.id.name(),
+            version,
+            parameters: Digest::of(parameters.as_bytes()),
+            required: self.key.required_approvals,
+            principal: self.caller.principal.id.as_str(),
+            request_id,
+        };
+        Ok(self.policy.approvals.consume(&asked, self.now_ms)?)
     }
 
     fn request<'r>(&'r self, id: &'r str, etag: &'r str) -> Result<RequestId<'r>, KmsError> {
@@ -70,12 +94,14 @@ impl Adapter {
         gate: Gate,
         keyring: Arc<Keyring>,
         evaluation_keys: Arc<EvaluationKeys>,
+        policy: Policy,
         clock: Clock,
     ) -> Self {
         Self {
             gate,
             keyring,
             evaluation_keys,
+            policy,
             clock,
         }
     }
@@ -89,19 +115,21 @@ impl Adapter {
         work: impl FnOnce(&Use<'_>, Req, &mut Trail) -> Result<Res, Failure> + Send + 'static,
     ) -> Result<Response<Res>, Status>
     where
-        Req: Send + 'static,
+        Req: Bound + Send + 'static,
         Res: Send + 'static,
     {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
                 let id = KeyId::from_name(name(&message))?;
                 trail.resource(id.name());
+                let now_ms = clock();
                 let on = Use {
                     caller,
                     keyring: &keyring,
-                    key: usable(&keyring, caller, &id)?,
-                    now_ms: clock(),
+                    policy: &policy,
+                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
+                    now_ms,
                 };
                 work(&on, message, trail)
             })
@@ -117,18 +145,20 @@ impl Adapter {
         work: impl FnOnce(&Use<'_>, u32, Req, &mut Trail) -> Result<Arc<Key>, KmsError> + Send + 'static,
     ) -> Result<Response<pb::KeyVersion>, Status>
     where
-        Req: Send + 'static,
+        Req: Bound + Send + 'static,
     {
-        let (keyring, clock) = (self.keyring.clone(), self.clock.clone());
+        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
                 let (id, version) = wire::version_name(name(&message))?;
                 trail.resource(id.name()).key_version(version);
+                let now_ms = clock();
                 let on = Use {
                     caller,
                     keyring: &keyring,
-                    key: usable(&keyring, caller, &id)?,
-                    now_ms: clock(),
+                    policy: &policy,
+                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
+                    now_ms,
                 };
                 let key = work(&on, version, message, trail)?;
                 Ok(wire::version(&id, key.version(version)?, on.now_ms))

@@ -13,6 +13,7 @@ use crate::{
         Import, ImportJob, Key, KeyId, KeyType, KeyUpdate, MAX_WINDOW_MS, NewKey, State, Version,
         evaluation::{self, EvaluationKeyRecord},
     },
+    policy::MAX_REQUIRED,
 };
 
 pub(crate) use proofs::{Encoding, check_crc, encryption_key, input};
@@ -33,6 +34,7 @@ pub(crate) fn new_key(request: pb::CreateKeyRequest) -> Result<NewKey, KmsError>
         id,
         key_type,
         active_from_ms: activation_time(request.activation_time)?,
+        required_approvals: required_approvals("required_approvals", request.required_approvals)?,
         labels: labels("labels", request.labels)?,
         exportable: request.exportable,
     })
@@ -120,6 +122,13 @@ fn labels(
     ))
 }
 
+fn required_approvals(field: &'static str, number: u32) -> Result<u8, KmsError> {
+    u8::try_from(number)
+        .ok()
+        .filter(|number| *number <= MAX_REQUIRED)
+        .ok_or_else(|| KmsError::field(field, "must be 0 to 3"))
+}
+
 pub(crate) fn activation_time(time: Option<prost_types::Timestamp>) -> Result<Option<u64>, KmsError> {
     time.map(|time| milliseconds("activation_time", time)).transpose()
 }
@@ -157,10 +166,14 @@ pub(crate) fn key_update(key: pb::Key, mask: Option<prost_types::FieldMask>) -> 
                 update.next_rotation_ms = Some(milliseconds("key.next_rotation_time", time)?);
             }
             "min_decryption_version" => update.min_version = Some(key.min_decryption_version),
+            "required_approvals" => {
+                let number = required_approvals("key.required_approvals", key.required_approvals)?;
+                update.required_approvals = Some(number);
+            }
             _ => {
                 return Err(KmsError::field(
                     "update_mask",
-                    "may name labels, rotation_period, next_rotation_time and min_decryption_version",
+                    "may name labels, rotation_period, next_rotation_time, min_decryption_version and required_approvals",
                 ));
             }
         }
@@ -261,6 +274,7 @@ pub(crate) fn key(key: &Key, now_ms: u64) -> pb::Key {
         next_rotation_time: key.next_rotation_ms.map(timestamp),
         min_decryption_version: key.min_version,
         exportable: key.exportable,
+        required_approvals: key.required_approvals.into(),
     }
 }
 

@@ -17,6 +17,8 @@ mod identity;
 mod lifecycle;
 #[path = "service/macs_and_signatures.rs"]
 mod macs_and_signatures;
+#[path = "service/policy.rs"]
+mod policy;
 #[path = "service/states.rs"]
 mod states;
 #[path = "service/support.rs"]

@@ -21,7 +21,7 @@ use asterism_chassis::{
     server::{Listeners, Running},
 };
 use asterism_client::{
-    Audit, ClientError, Connection, Credentials, EncryptedInference, Inference, Ingest, Kms,
+    Audit, ClientError, Connection, Credentials, EncryptedInference, Inference, Ingest, Kms, Policy,
     channel::{Pin, PublicKey, StaticKey},
     proto::{inference::Algorithm, kms::KeyType},
 };
@@ -149,6 +149,7 @@ impl Tapped {
         Services {
             encrypted: EncryptedInference::new(self.connection(2, own, token), kms.clone()),
             kms,
+            policy: Policy::new(self.connection(0, own, token)),
             ingest: Ingest::new(self.connection(1, own, token)),
             inference: Inference::new(self.connection(2, own, token)),
             audit: Audit::new(self.connection(3, own, token)),

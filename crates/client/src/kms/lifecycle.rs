@@ -22,8 +22,8 @@ pub struct ReEncrypted {
 }
 
 impl Kms {
-    /// Sets the fields of `key` that `fields` names: `labels`, `rotation_period`, `next_rotation_time`, `min_decryption_version`.
-    /// When `key.etag` is not empty, only if the key has not changed since (reason `ETAG_MISMATCH`).
+    /// Sets the fields of `key` that `fields` names: `labels`, `rotation_period`, `next_rotation_time`, `min_decryption_version`,
+    /// `required_approvals`. When `key.etag` is not empty, only if the key has not changed since (reason `ETAG_MISMATCH`).
     pub async fn update_key(
         &self,
         key: pb::Key,

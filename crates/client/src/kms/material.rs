@@ -200,6 +200,7 @@ impl Kms {
             name: version_name(id, version),
             recipient_public_key_pem_crc32c: Some(crc32c(pem.as_bytes())),
             recipient_public_key_pem: pem,
+            request_id: String::new(),
         };
         let answer = self
             .connection

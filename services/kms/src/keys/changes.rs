@@ -36,6 +36,10 @@ pub struct KeyUpdate {
     pub next_rotation_ms: Option<u64>,
     /// Older versions neither decrypt nor verify.
     pub min_version: Option<u32>,
+    /// How many others have to approve a destruction or an export.
+    pub required_approvals: Option<u8>,
+    /// From which number others have approved lowering it.
+    pub approved_from: Option<u8>,
 }
 
 impl Keyring {
@@ -51,7 +55,13 @@ impl Keyring {
         now_ms: u64,
     ) -> Result<Arc<Key>, KmsError> {
         let _changing = self.changing();
-        self.change(id, &format!("update {id} {update:?}"), request, |loaded| {
+        // What others approved is no parameter: a repeated request may not need it any more.
+        let parameters = KeyUpdate {
+            approved_from: None,
+            ..update.clone()
+        };
+        let what = format!("update {id} {parameters:?}");
+        self.change(id, &what, request, |loaded| {
             if !update.etag.is_empty() && update.etag != loaded.key.etag {
                 return Err(KmsError::EtagMismatch(id.name()));
             }
@@ -88,6 +98,14 @@ impl Keyring {
                     ));
                 }
                 record.min_version = minimum;
+            }
+            if let Some(number) = update.required_approvals {
+                // Whoever lowers it was approved for the number that they saw.
+                let lowers = number < record.required_approvals;
+                if lowers && update.approved_from != Some(record.required_approvals) {
+                    return Err(KmsError::EtagMismatch(id.name()));
+                }
+                record.required_approvals = number;
             }
             Ok((Batch::new(), None))
         })

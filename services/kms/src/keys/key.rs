@@ -101,6 +101,8 @@ pub struct Key {
     pub min_version: u32,
     /// Whether its material may be exported.
     pub exportable: bool,
+    /// How many others have to approve a destruction or an export.
+    pub required_approvals: u8,
     /// Unwrapped material by version, as it is needed.
     pub(crate) materials: Mutex<HashMap<u32, Arc<Material>>>,
 }
@@ -132,6 +134,7 @@ impl Key {
             next_rotation_ms: record.next_rotation_ms,
             min_version: record.min_version,
             exportable: record.exportable,
+            required_approvals: record.required_approvals,
             materials: Mutex::default(),
         }
     }

@@ -51,6 +51,8 @@ pub struct NewKey {
     pub active_from_ms: Option<u64>,
     /// Whether its material may ever be exported.
     pub exportable: bool,
+    /// How many others have to approve a destruction or an export.
+    pub required_approvals: u8,
 }
 
 /// All keys.
@@ -102,6 +104,9 @@ impl Keyring {
         if let Some(at) = new.active_from_ms {
             parameters += &format!(" active from {at}");
         }
+        if new.required_approvals > 0 {
+            parameters += &format!(" approvals {}", new.required_approvals);
+        }
         if new.exportable {
             parameters += " exportable";
         }
@@ -128,6 +133,7 @@ impl Keyring {
         let mut record = KeyRecord::new(new.key_type, request.principal, new.labels);
         record.exportable = new.exportable;
         record.add_version(now_ms, imported);
+        record.required_approvals = new.required_approvals;
         let key_at = key_record(id.as_str());
         let batch = Batch::new()
             .expect_absent(key_at.clone())
@@ -212,6 +218,12 @@ impl Keyring {
         }
         cache.insert(id.clone(), key.clone());
         Ok(key)
+    }
+
+    /// Reads what [`Keyring::get`] reads for a key that is not there, and forgets it.
+    pub(crate) fn look_for(&self, id: &KeyId) -> Result<(), KmsError> {
+        self.records.get(&key_record(id.as_str()))?;
+        Ok(())
     }
 
     /// Keys in order of their ids, after `after`.

@@ -53,6 +53,13 @@ pub(crate) struct KeyRecord {
     /// Which versions are of imported material: a bit each, from the lowest of the first byte.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "base64_bytes")]
     imported: Vec<u8>,
+    /// How many others have to approve a destruction or an export.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) required_approvals: u8,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 fn first_format() -> u32 {
@@ -79,6 +86,7 @@ impl KeyRecord {
             unreported: None,
             exportable: false,
             imported: vec![],
+            required_approvals: 0,
         }
     }
 

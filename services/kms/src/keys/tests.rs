@@ -61,6 +61,7 @@ fn create(keyring: &Keyring, id: &str, key_type: KeyType) -> Arc<Key> {
         labels: BTreeMap::new(),
         active_from_ms: None,
         exportable: false,
+        required_approvals: 0,
     };
     keyring.create(new, &request, 1).expect("created")
 }
@@ -196,6 +197,7 @@ fn a_request_id_does_one_thing_once() {
         labels: BTreeMap::new(),
         active_from_ms: None,
         exportable: false,
+        required_approvals: 0,
     };
     keyring.create(new("one"), &request, 1).expect("created");
     let again = keyring.create(new("one"), &request, 5).expect("the same");

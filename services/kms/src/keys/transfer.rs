@@ -174,6 +174,7 @@ impl Keyring {
                     labels: import.labels.clone(),
                     active_from_ms: import.active_from_ms,
                     exportable: import.exportable,
+                    required_approvals: 0,
                 };
                 Ok(self.make(new, (&material, true), parameters, request, now_ms)?)
             }

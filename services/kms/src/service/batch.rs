@@ -149,10 +149,13 @@ mod tests {
         identity::{Principal, PrincipalId, Role},
     };
     use asterism_crypto::SecretKey;
-    use asterism_store::MemoryRecords;
+    use asterism_store::{MemoryRecords, Records};
 
     use super::*;
-    use crate::keys::{KeyType, Keyring, MIN_WINDOW_MS, MemoryVersionKeys, NewKey, RequestId};
+    use crate::{
+        keys::{KeyType, Keyring, MIN_WINDOW_MS, MemoryVersionKeys, NewKey, RequestId},
+        policy::Policy,
+    };
 
     fn keyring() -> Keyring {
         let (records, version_keys) = (MemoryRecords::default(), MemoryVersionKeys::default());
@@ -178,13 +181,16 @@ mod tests {
 
     #[test]
     fn items_whose_turn_comes_after_the_deadline_are_not_done() {
-        let keyring = keyring();
+        let keyring = Arc::new(keyring());
+        let records: Arc<dyn Records> = Arc::new(MemoryRecords::default());
+        let policy = Policy::open(&records, keyring.clone()).expect("policy");
         let new = NewKey {
             id: None,
             key_type: KeyType::HmacSha256,
             labels: BTreeMap::new(),
             active_from_ms: None,
             exportable: false,
+            required_approvals: 0,
         };
         let request = RequestId {
             principal: "service/test",
@@ -201,6 +207,7 @@ mod tests {
             let on = Use {
                 caller: &caller,
                 keyring: &keyring,
+                policy: &policy,
                 key: key.clone(),
                 now_ms: 1,
             };

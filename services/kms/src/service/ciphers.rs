@@ -107,7 +107,7 @@ pub(super) async fn re_encrypt(
                     name => {
                         let id = KeyId::from_name(name)
                             .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
-                        usable(on.keyring, on.caller, &id)?
+                        usable(on.policy, on.caller, &id, "kms.Encrypt", &[new_aad], on.now_ms)?
                     }
                 };
                 let done = on.keyring.re_encrypt(

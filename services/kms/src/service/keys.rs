@@ -1,6 +1,7 @@
 //! Keys: made, found, changed.
 
 use asterism_chassis::paging::page_size;
+use asterism_policy::Verb;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
@@ -51,7 +52,8 @@ pub(super) async fn list_keys(
     adapter: &Adapter,
     request: Request<pb::ListKeysRequest>,
 ) -> Result<Response<pb::ListKeysResponse>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
+    let clock = adapter.clock.clone();
     adapter
         .gate
         .blocking("kms.ListKeys", request, move |caller, message, trail| {
@@ -67,7 +69,7 @@ pub(super) async fn list_keys(
                 after = page.last().map(|key| key.id.clone());
                 keys.extend(
                     page.iter()
-                        .filter(|key| caller.may_access(&key.owner))
+                        .filter(|key| policy.access.may(caller, key, Verb::Get, now_ms))
                         .map(|key| wire::key(key, now_ms)),
                 );
                 if !more || keys.len() >= limit {
@@ -118,7 +120,14 @@ pub(super) async fn update_key(
             |r| r.key.as_ref().map_or("", |key| &key.name),
             |on, message, trail| {
                 let request = on.request(&message.request_id, "")?;
-                let update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
+                let mut update = wire::key_update(message.key.unwrap_or_default(), message.update_mask)?;
+                if update
+                    .required_approvals
+                    .is_some_and(|number| number < on.key.required_approvals)
+                {
+                    on.approved("lower-required-approvals", 0, &format!("{update:?}"), request.id)?;
+                    update.approved_from = Some(on.key.required_approvals);
+                }
                 let key = on.keyring.update(&on.key.id, &update, &request, on.now_ms)?;
                 trail.key_version(key.primary(on.now_ms));
                 Ok(wire::key(&key, on.now_ms))

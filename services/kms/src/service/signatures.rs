@@ -1,11 +1,13 @@
 //! Signatures and public keys.
 
 use asterism_crypto::crc32c;
+use asterism_policy::Verb;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
 use super::Adapter;
 use crate::{
+    error::KmsError,
     keys::KeyId,
     wire::{self, Encoding},
 };
@@ -74,14 +76,26 @@ pub(super) async fn get_public_key(
     adapter: &Adapter,
     request: Request<pb::GetPublicKeyRequest>,
 ) -> Result<Response<pb::PublicKey>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
+    let clock = adapter.clock.clone();
     adapter
         .gate
-        .blocking("kms.GetPublicKey", request, move |_, message, trail| {
+        .blocking("kms.GetPublicKey", request, move |caller, message, trail| {
             let id = KeyId::from_name(&message.name)?;
             trail.resource(id.name());
             let (key, now_ms) = (keyring.get(&id)?, clock());
-            let (public, key_version) = keyring.public_key(&key, message.key_version, now_ms)?;
+            if policy.access.hides_public_key(caller, &key, now_ms) {
+                return Err(KmsError::KeyNotFound(id.name()).into());
+            }
+            let public = keyring.public_key(&key, message.key_version, now_ms);
+            let (public, key_version) = public.map_err(|error| {
+                // Of a key without a public half, others learn nothing.
+                if policy.access.may(caller, &key, Verb::Get, now_ms) {
+                    error
+                } else {
+                    KmsError::KeyNotFound(id.name())
+                }
+            })?;
             if key.is_compromised(key_version, now_ms) {
                 trail.key_version(key_version).remark("KEY_COMPROMISED");
             } else {

@@ -1,7 +1,7 @@
 //! Import and export of key material.
 
 use asterism_chassis::error::Failure;
-use asterism_crypto::crc32c;
+use asterism_crypto::{crc32c, hpke::EncryptionKey};
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
@@ -16,7 +16,8 @@ pub(super) async fn create_import_job(
     adapter: &Adapter,
     request: Request<pb::CreateImportJobRequest>,
 ) -> Result<Response<pb::ImportJob>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
+    let clock = adapter.clock.clone();
     adapter
         .gate
         .blocking("kms.CreateImportJob", request, move |caller, message, trail| {
@@ -25,7 +26,8 @@ pub(super) async fn create_import_job(
             let key_type = wire::key_type(message.r#type())?;
             // A key of somebody else has its name, as for CreateKey.
             if keyring.get(&id).is_ok() {
-                usable(&keyring, caller, &id).map_err(|_| KmsError::KeyExists(id.to_string()))?;
+                usable(&policy, caller, &id, "kms.CreateImportJob", &[], clock())
+                    .map_err(|_| KmsError::KeyExists(id.to_string()))?;
             }
             let principal = caller.principal.id.as_str();
             let job = keyring.create_import_job(id, key_type, principal, clock())?;
@@ -39,7 +41,8 @@ pub(super) async fn import_key_version(
     adapter: &Adapter,
     request: Request<pb::ImportKeyVersionRequest>,
 ) -> Result<Response<pb::Key>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
+    let clock = adapter.clock.clone();
     adapter
         .gate
         .blocking("kms.ImportKeyVersion", request, move |caller, message, trail| {
@@ -57,7 +60,7 @@ pub(super) async fn import_key_version(
                 etag: "",
             };
             let (import, now_ms) = (wire::import(message)?, clock());
-            let may_change = |id: &KeyId| usable(&keyring, caller, id);
+            let may_change = |id: &KeyId| usable(&policy, caller, id, "kms.ImportKeyVersion", &[], now_ms);
             let key = keyring.import::<Failure>(&import, &request, now_ms, may_change)?;
             trail
                 .resource(key.id.name())
@@ -71,7 +74,8 @@ pub(super) async fn export_key_version(
     adapter: &Adapter,
     request: Request<pb::ExportKeyVersionRequest>,
 ) -> Result<Response<pb::ExportKeyVersionResponse>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
+    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
+    let clock = adapter.clock.clone();
     adapter
         .gate
         .blocking("kms.ExportKeyVersion", request, move |caller, message, trail| {
@@ -82,13 +86,16 @@ pub(super) async fn export_key_version(
             let verified = wire::check_crc(field, pem.as_bytes(), message.recipient_public_key_pem_crc32c)?;
             let recipient = wire::encryption_key("recipient_public_key_pem", pem)?;
             trail.input_digest(recipient.fingerprint());
+            let now_ms = clock();
             let on = Use {
                 caller,
                 keyring: &keyring,
-                key: usable(&keyring, caller, &id)?,
-                now_ms: clock(),
+                policy: &policy,
+                key: usable(&policy, caller, &id, "kms.ExportKeyVersion", &[], now_ms)?,
+                now_ms,
             };
-            may_export(&on)?;
+            let request_id = wire::request_id(&message.request_id)?;
+            may_export(&on, version, &recipient, request_id)?;
             let sealed_material = keyring.export(&on.key, version, &recipient, on.now_ms)?;
             on.note(trail, version).output(&sealed_material);
             Ok(pb::ExportKeyVersionResponse {
@@ -102,10 +109,16 @@ pub(super) async fn export_key_version(
 }
 
 /// Whether this caller may have material of this key, which they may use. The one place for every rule about exports that goes beyond
-/// that.
-fn may_export(on: &Use<'_>) -> Result<(), Failure> {
-    if on.key.exportable {
-        return Ok(());
+/// that: the key has to be exportable, and as many others as it demands have to have approved this very recipient.
+fn may_export(
+    on: &Use<'_>,
+    version: u32,
+    recipient: &EncryptionKey,
+    request_id: &str,
+) -> Result<(), Failure> {
+    if !on.key.exportable {
+        return Err(KmsError::NotExportable(on.key.id.name()).into());
     }
-    Err(KmsError::NotExportable(on.key.id.name()).into())
+    let recipient = format!("to {}", recipient.fingerprint());
+    Ok(on.approved("export", version, &recipient, request_id)?)
 }

@@ -56,6 +56,7 @@ pub(super) async fn destroy_key_version(
             |on, version, message, _| {
                 let window_ms = wire::window(message.window)?;
                 let request = on.request(&message.request_id, &message.etag)?;
+                on.approved("destroy", version, &format!("window {window_ms}"), request.id)?;
                 on.keyring
                     .schedule_destruction(&on.key.id, version, window_ms, &request, on.now_ms)
             },

@@ -373,6 +373,7 @@ async fn what_deals_with_material_checks_and_gives_checksums() {
     };
     raw.import_key_version(world.request(right)).await.unwrap();
     let export = ExportKeyVersionRequest {
+        request_id: String::new(),
         name: "keys/in/versions/1".into(),
         recipient_public_key_pem_crc32c: crc(peer.as_bytes()),
         recipient_public_key_pem: peer,

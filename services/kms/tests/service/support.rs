@@ -14,7 +14,7 @@ use asterism_chassis::{
     identity::{Authority, Role},
     server::Running,
 };
-use asterism_client::{ClientError, Connection, Credentials, Identity, Kms};
+use asterism_client::{ClientError, Connection, Credentials, Identity, Kms, Policy};
 use asterism_kms::{Clock, Config, LifecycleConfig, RootKeyConfig};
 use asterism_proto::kms::{KeyType, key_management_service_client::KeyManagementServiceClient};
 use tempfile::TempDir;
@@ -116,6 +116,11 @@ impl World {
 
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    pub fn policy_of(&self, principal: &str, roles: &[Role]) -> Policy {
+        let credentials = Credentials::token(self.token(principal, roles));
+        Policy::new(Connection::lazy(&self.endpoint, credentials).unwrap())
     }
 
     /// A client that sends exactly what it is given.

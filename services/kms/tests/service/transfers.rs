@@ -106,6 +106,7 @@ async fn what_was_not_created_exportable_stays() {
         ("keys/out", recipient.encryption_key().to_pem()),
     ] {
         let request = ExportKeyVersionRequest {
+            request_id: String::new(),
             name: name.into(),
             recipient_public_key_pem: pem,
             recipient_public_key_pem_crc32c: None,

@@ -85,6 +85,7 @@ fn the_same_key_made_at_once_is_made_once_and_leaves_no_orphan() {
                         labels: BTreeMap::new(),
                         active_from_ms: None,
                         exportable: false,
+                        required_approvals: 0,
                     };
                     keyring.create(new, &NO_ID, NOW).is_ok()
                 })

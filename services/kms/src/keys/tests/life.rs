@@ -99,6 +99,7 @@ fn a_version_waits_for_its_activation_time_and_is_then_primary() {
         labels: BTreeMap::new(),
         active_from_ms: Some(100),
         exportable: false,
+        required_approvals: 0,
     };
     let key = keyring.create(new, &NO_ID, NOW).expect("created");
     assert_eq!((key.primary(99), key.primary(100)), (0, 1));

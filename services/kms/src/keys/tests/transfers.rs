@@ -96,6 +96,7 @@ fn material_of_a_key_that_is_not_exportable_stays() {
         labels: BTreeMap::new(),
         active_from_ms: None,
         exportable: true,
+        required_approvals: 0,
     };
     let key = keyring.create(new, &NO_ID, NOW).expect("created");
     keyring.export(&key, 1, &recipient, NOW).expect("exported");

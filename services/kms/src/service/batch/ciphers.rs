@@ -105,7 +105,15 @@ pub(in crate::service) async fn re_encrypt(
                     name => {
                         let id = KeyId::from_name(name)
                             .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
-                        usable(on.keyring, on.caller, &id)?
+                        let aads: Vec<&[u8]> = message
+                            .items
+                            .iter()
+                            .map(|item| {
+                                let new = item.destination_additional_authenticated_data.as_ref();
+                                new.unwrap_or(&item.additional_authenticated_data).as_slice()
+                            })
+                            .collect();
+                        usable(on.policy, on.caller, &id, "kms.Encrypt", &aads, on.now_ms)?
                     }
                 };
                 let processor = on.keyring.processor(&on.key, Purpose::Encrypt, on.now_ms)?;
