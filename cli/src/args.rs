@@ -363,11 +363,17 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
-    /// Latency of Encrypt beside an empty call, and the throughput of batches.
+    /// Calls a second of kms over the encrypted channel, audited, beside empty calls; or how it bears many keys.
     Kms {
-        /// Calls of each kind.
-        #[arg(long, default_value_t = 2000)]
-        calls: usize,
+        /// Callers at once.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+        callers: u16,
+        /// Seconds for each kind of call.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
+        seconds: u64,
+        /// Instead: makes so many keys in an empty store, and measures the start, the memory and GetKey.
+        #[arg(long)]
+        keys: Option<u64>,
     },
     /// Time to start all four services.
     Start,

@@ -1,5 +1,8 @@
 //! `asterism bench`: figures of this machine. Each starts what it needs on free ports in a temporary directory.
 
+mod kms;
+mod many_keys;
+
 use std::{
     io,
     pin::Pin,
@@ -8,7 +11,7 @@ use std::{
 };
 
 use asterism_chassis::identity::Role;
-use asterism_client::{ClientError, Kms, UploadSource, proto::kms::KeyType};
+use asterism_client::UploadSource;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -27,18 +30,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a `bench` command.
 pub async fn run(command: BenchCommand, output: Output) -> Result<(), CliError> {
+    let patience = match command {
+        // Keys are made, each durable, before anything is measured.
+        BenchCommand::Kms { keys: Some(keys), .. } => PATIENCE + Duration::from_millis(keys),
+        _ => PATIENCE,
+    };
     let measured = async {
         match command {
             BenchCommand::Upload { mib } => upload(mib, output).await,
-            BenchCommand::Kms { calls } => kms(calls.max(1), output).await,
+            BenchCommand::Kms { keys: Some(keys), .. } => many_keys::run(keys, output).await,
+            BenchCommand::Kms {
+                keys: None,
+                callers,
+                seconds,
+            } => kms::run(callers, seconds, output).await,
             BenchCommand::Start => start(output).await,
         }
     };
-    tokio::time::timeout(PATIENCE, measured)
+    tokio::time::timeout(patience, measured)
         .await
         .unwrap_or_else(|_| {
             Err(CliError::Other(
-                "the bench did not end within 60 s; ask for less".into(),
+                "the bench did not end in time; ask for less".into(),
             ))
         })
 }
@@ -83,81 +96,6 @@ async fn upload(mib: u64, output: Output) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn kms(calls: usize, output: Output) -> Result<(), CliError> {
-    let (constellation, services, _dir) = fresh().await?;
-    let kms = &services.kms;
-    kms.create_key("bench", KeyType::Aes256Gcm, [], "bench-key")
-        .await?;
-    let plaintext = [7; 1024];
-    let health = empty_calls(&constellation)?;
-    let (mut empty, mut encrypt) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
-    let warm_up = calls / 10 + 10;
-    // One after the other, so that both see the same machine.
-    for call in 0..calls + warm_up {
-        let begun = Instant::now();
-        health.clone().call().await?;
-        let middle = Instant::now();
-        kms.encrypt("bench", &plaintext, b"bench").await?;
-        if call >= warm_up {
-            empty.push(middle - begun);
-            encrypt.push(middle.elapsed());
-        }
-    }
-    kms.create_key("bench-mac", KeyType::HmacSha256, [], "bench-mac-key")
-        .await?;
-    let encrypts_per_s = batches(kms, calls, async |kms, items| {
-        let pairs: Vec<(&[u8], &[u8])> = items.iter().map(|item| (*item, b"bench".as_slice())).collect();
-        kms.encrypt_batch("bench", &pairs).await.map(drop)
-    })
-    .await?;
-    let macs_per_s = batches(kms, calls, async |kms, items| {
-        kms.generate_macs("bench-mac", items).await.map(drop)
-    })
-    .await?;
-    constellation.shutdown().await;
-    let (empty_us, encrypt_us) = (median_us(&mut empty), median_us(&mut encrypt));
-    let ratio = encrypt_us / empty_us;
-    let facts = [
-        ("empty call", format!("{empty_us:.0} us at p50")),
-        ("encrypt 1 KiB", format!("{encrypt_us:.0} us at p50, audit on")),
-        ("ratio", format!("{ratio:.2}")),
-        (
-            "encrypt, batches",
-            format!("{encrypts_per_s:.0} items/s: 100 of 64 bytes a call, client and server in one process"),
-        ),
-        ("MACs, batches", format!("{macs_per_s:.0} items/s")),
-    ];
-    let value = json!({
-        "empty_us_p50": round(empty_us), "encrypt_1k_us_p50": round(encrypt_us), "ratio": round(ratio),
-        "calls": calls, "batch_encrypts_per_s": round(encrypts_per_s), "batch_macs_per_s": round(macs_per_s),
-    });
-    output.facts(&facts, &value);
-    Ok(())
-}
-
-/// Items a second in batches of 100 small ones, eight calls at a time, about as many items as `calls` has tens.
-async fn batches(
-    kms: &Kms,
-    calls: usize,
-    call: impl AsyncFn(&Kms, &[&[u8]]) -> Result<(), ClientError>,
-) -> Result<f64, CliError> {
-    const ITEMS: usize = 100;
-    const AT_ONCE: usize = 8;
-    let item = [7; 64];
-    let items = [item.as_slice(); ITEMS];
-    call(kms, &items).await?;
-    let rounds = (calls / 10).div_ceil(AT_ONCE).max(1);
-    let begun = Instant::now();
-    let workers = (0..AT_ONCE).map(|_| async {
-        for _ in 0..rounds {
-            call(kms, &items).await?;
-        }
-        Ok::<_, ClientError>(())
-    });
-    futures::future::try_join_all(workers).await?;
-    Ok((rounds * AT_ONCE * ITEMS) as f64 / begun.elapsed().as_secs_f64())
-}
-
 async fn start(output: Output) -> Result<(), CliError> {
     let mut times = Vec::new();
     for _ in 0..5 {
@@ -186,34 +124,6 @@ fn temporary() -> Result<TempDir, CliError> {
     tempfile::tempdir().map_err(|error| CliError::file(&std::env::temp_dir(), error))
 }
 
-/// An empty unary call to kms: its health check, which no policy, store or audit stands before.
-#[derive(Clone)]
-struct Health(tonic_health::pb::health_client::HealthClient<tonic::transport::Channel>);
-
-impl Health {
-    async fn call(mut self) -> Result<(), CliError> {
-        let request = tonic_health::pb::HealthCheckRequest {
-            service: String::new(),
-        };
-        self.0
-            .check(request)
-            .await
-            .map(drop)
-            .map_err(|status| CliError::Other(status.message().to_owned()))
-    }
-}
-
-fn empty_calls(constellation: &Constellation) -> Result<Health, CliError> {
-    let endpoint = constellation.endpoints().kms.clone();
-    let channel = tonic::transport::Endpoint::from_shared(endpoint)
-        .map_err(|error| CliError::Other(error.to_string()))?
-        .tcp_nodelay(true)
-        .connect_lazy();
-    Ok(Health(tonic_health::pb::health_client::HealthClient::new(
-        channel,
-    )))
-}
-
 fn median_us(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64() * 1e6
@@ -223,22 +133,19 @@ fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// Most memory that this process ever held, from the kernel's accounts.
+/// Most memory that this process ever held.
 fn peak_rss_mib() -> Result<f64, CliError> {
+    from_status("VmHWM:")
+}
+
+/// MiB in a line of the kernel's account of this process.
+fn from_status(name: &str) -> Result<f64, CliError> {
     let status = std::fs::read_to_string("/proc/self/status")
         .map_err(|error| CliError::file("/proc/self/status".as_ref(), error))?;
-    status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix("kB")?
-                .trim()
-                .parse::<f64>()
-                .ok()
-        })
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
         .map(|kib| kib / 1024.0)
-        .ok_or_else(|| CliError::Other("the kernel does not tell VmHWM".into()))
+        .ok_or_else(|| CliError::Other(format!("the kernel does not tell {name}")))
 }
 
 /// A numeric table of about the wished size: a block of random rows, made beforehand so that making it is not measured,

@@ -28,6 +28,8 @@ use asterism_proto::{
     policy::policy_service_server::PolicyServiceServer,
 };
 
+use asterism_store::{SledOptions, SledRecords};
+
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
 
@@ -147,6 +149,24 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc
     }
     sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
     Ok((foundation, Arc::new(keyring), Arc::new(directory)))
+}
+
+/// The keyring of a data directory that no service has open, for tools that work on it.
+///
+/// # Errors
+/// As [`start`].
+pub fn open_keyring(data_dir: &std::path::Path) -> Result<Keyring, StartError> {
+    let records: Arc<dyn asterism_store::Records> = Arc::new(
+        SledRecords::open(&data_dir.join("records"), SledOptions::default()).map_err(StartError::Store)?,
+    );
+    let root = root::open(data_dir, &RootKeyConfig::default(), &*records)?;
+    let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
+    Ok(Keyring::new(
+        records,
+        Arc::new(version_keys),
+        root,
+        keys::MIN_WINDOW_MS,
+    ))
 }
 
 fn open_store(config: &Config, clock: &Clock) -> Result<(Foundation, Keyring, Directory), StartError> {
