@@ -12,6 +12,7 @@ use crate::{
     call::Gate,
     channel::{Channel, ChannelSetupError, is_channel},
     config::Common,
+    firewall::{self, Firewall, FirewallError},
     identity::{Authority, PrincipalId, Role},
     outbox::{Outbox, OutboxLimits, Sink},
     server::{Server, ServerBuilder, ServerError},
@@ -33,6 +34,9 @@ pub enum StartError {
     /// The encrypted channel cannot be used.
     #[error(transparent)]
     Channel(#[from] ChannelSetupError),
+    /// The rules of the firewall cannot be used.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// The server cannot run.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -50,6 +54,7 @@ pub struct Foundation {
     /// The way in for requests.
     pub gate: Gate,
     channel: Option<Channel>,
+    firewall: Firewall,
     name: &'static str,
 }
 
@@ -107,12 +112,16 @@ impl Foundation {
         };
         let spool = FileSpool::open(&common.data_dir.join("outbox"), options)?;
         let outbox = Outbox::new(Arc::new(spool), name, limits, sink);
-        let gate = Gate::new(authority.clone(), outbox, &common.limits).sender_constrained(channel.is_some());
+        let firewall = Firewall::open(&common.data_dir, outbox.clone())?;
+        let gate = Gate::new(authority.clone(), outbox, &common.limits)
+            .sender_constrained(channel.is_some())
+            .behind(firewall.clone());
         Ok(Self {
             records,
             authority,
             gate,
             channel,
+            firewall,
             name,
         })
     }
@@ -130,14 +139,20 @@ impl Foundation {
         pin(self.channel.as_ref(), endpoint, service)
     }
 
-    /// A server whose health follows the outbox, and whose shutdown waits for detached work and last events.
+    /// A server whose health follows the outbox, with the firewall in front, and whose shutdown waits for detached work and last events.
     pub fn server(&self, common: &Common) -> ServerBuilder {
         let outbox = self.gate.outbox().clone();
+        let (gate, firewall) = (self.gate.clone(), self.firewall.clone());
+        let max = common.limits.max_message_bytes;
         Server::builder(self.name, common)
             .channel(self.channel.clone())
+            .firewall(firewall.clone())
+            .add(firewall::adapter(gate, firewall.clone(), max))
             .tracker(self.gate.tracker())
             .serving(outbox.serving())
             .on_shutdown(move || async move {
+                // What it still has to tell goes with the last events.
+                let _ = tokio::task::spawn_blocking(move || firewall.settle()).await;
                 outbox.close(FLUSH).await;
             })
     }

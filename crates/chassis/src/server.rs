@@ -38,6 +38,7 @@ use tower_service::Service;
 use crate::{
     channel::Channel,
     config::{ChannelConfig, Common, Limits},
+    firewall::Firewall,
 };
 
 pub use crate::telemetry::TraceId;
@@ -46,7 +47,7 @@ pub use listeners::Listeners;
 pub use method_path::MethodPath;
 pub use running::Running;
 
-use accept::{Acceptor, Places, Secured};
+use accept::{Acceptor, Places, Secured, Terms};
 use listeners::Doors;
 use running::Hook;
 
@@ -107,6 +108,7 @@ impl Server {
             allow_remote_plaintext: common.allow_remote_plaintext,
             channel_config: common.channel.clone(),
             channel: None,
+            firewall: None,
             routes: Routes::default(),
             names: Vec::new(),
             serving: None,
@@ -127,6 +129,7 @@ pub struct ServerBuilder {
     allow_remote_plaintext: bool,
     channel_config: ChannelConfig,
     channel: Option<Channel>,
+    firewall: Option<Firewall>,
     routes: Routes,
     names: Vec<&'static str>,
     serving: Option<watch::Receiver<bool>>,
@@ -162,6 +165,12 @@ impl ServerBuilder {
     /// The key of the channel, where the settings say that there is one.
     pub fn channel(mut self, channel: Option<Channel>) -> Self {
         self.channel = channel;
+        self
+    }
+
+    /// What turns connections away before their handshake.
+    pub fn firewall(mut self, firewall: Firewall) -> Self {
+        self.firewall = Some(firewall);
         self
     }
 
@@ -228,11 +237,14 @@ impl ServerBuilder {
         let calls = TaskTracker::new();
         let edge = edge::EdgeLayer::new(&self.limits, stopping.clone(), calls.clone());
         let places = Places::new(&self.limits);
-        let door = |listener, secured| {
-            Box::pin(
-                Acceptor::new(listener, places.clone(), self.handshake, force.clone(), secured).into_stream(),
-            )
+        let terms = Terms {
+            places,
+            handshake: self.handshake,
+            force: force.clone(),
+            firewall: self.firewall,
         };
+        let door =
+            |listener, secured| Box::pin(Acceptor::new(listener, terms.clone(), secured).into_stream());
         let addr = doors.main;
         let encrypted = doors.plain.is_none();
         let plain = doors.plain.map(|listener| door(listener, None));
