@@ -2,6 +2,7 @@
 
 mod channel;
 mod fhe;
+mod firewall;
 mod keys;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 
 pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
+pub use self::firewall::{DefaultKind, EntryArgs, FirewallArgs, FirewallCommand, SetArgs, Which};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
@@ -66,6 +68,8 @@ pub enum Command {
     /// Reads and verifies the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Shows and changes who may call the services, and how often.
+    Firewall(FirewallArgs),
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),

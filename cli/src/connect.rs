@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Inference, Ingest, Kms};
+use asterism_client::{Audit, Connection, Credentials, EncryptedInference, Firewall, Inference, Ingest, Kms};
 
 use crate::{args::Global, error::CliError};
 
@@ -88,6 +88,22 @@ impl Endpoints {
 pub fn services(global: &Global) -> Result<Services, CliError> {
     let endpoints = Endpoints::consecutive(global.addr.as_deref().unwrap_or(DEFAULT_ADDR))?;
     endpoints.connect(&Credentials::file(token_file(global)), None)
+}
+
+/// Clients of the firewalls of all four services, as the command line says.
+pub fn firewalls(global: &Global) -> Result<Vec<(&'static str, Firewall)>, CliError> {
+    let endpoints = Endpoints::consecutive(global.addr.as_deref().unwrap_or(DEFAULT_ADDR))?;
+    let credentials = Credentials::file(token_file(global));
+    let client = |service, endpoint: &str| {
+        let connection = Connection::lazy(endpoint, credentials.clone())?;
+        Ok::<_, CliError>((service, Firewall::new(connection)))
+    };
+    Ok(vec![
+        client("kms", &endpoints.kms)?,
+        client("ingest", &endpoints.ingest)?,
+        client("inference", &endpoints.inference)?,
+        client("audit", &endpoints.audit)?,
+    ])
 }
 
 /// The data directory as the command line says.

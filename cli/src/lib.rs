@@ -19,7 +19,9 @@ pub use error::CliError;
 
 use crate::{
     args::{Cli, Command},
-    commands::{audit, bench, channel, datasets, demo, fhe, keys, models, predict, proxy, token, up},
+    commands::{
+        audit, bench, channel, datasets, demo, fhe, firewall, keys, models, predict, proxy, token, up,
+    },
     connect::{data_dir, services},
     output::Output,
 };
@@ -59,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Predict(args) => predict::run(args, &services(global)?, output).await,
         Command::Fhe(command) => fhe::run(command, global, output).await,
         Command::Audit(command) => audit::run(command, &services(global)?, output).await,
+        Command::Firewall(args) => firewall::run(args, global, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Channel(command) => channel::run(command, &data_dir(global), output),
         Command::Proxy(args) => proxy::run(args, output).await,

@@ -22,6 +22,7 @@ mod connection;
 pub mod dataset;
 mod encrypted;
 mod error;
+mod firewall;
 mod inference;
 mod ingest;
 mod kms;
@@ -39,6 +40,7 @@ pub use encrypted::{
     EncryptedPredictions, KeptKey,
 };
 pub use error::ClientError;
+pub use firewall::Firewall;
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
 pub use kms::{DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};
