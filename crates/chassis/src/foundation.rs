@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asterism_channel::Pin;
+use asterism_channel::Pins;
 use asterism_store::{FileSpool, Records, SledOptions, SledRecords, SpoolOptions, StoreError, files};
 
 use crate::{
@@ -135,7 +135,7 @@ impl Foundation {
     ///
     /// # Errors
     /// [`StartError::Channel`] when its key is not known, [`StartError::Other`] when there is no channel to reach it by.
-    pub fn pin(&self, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+    pub fn pin(&self, endpoint: &str, service: &str) -> Result<Option<Pins>, StartError> {
         pin(self.channel.as_ref(), endpoint, service)
     }
 
@@ -187,7 +187,7 @@ pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
     )?))
 }
 
-fn pin(channel: Option<&Channel>, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+fn pin(channel: Option<&Channel>, endpoint: &str, service: &str) -> Result<Option<Pins>, StartError> {
     if !is_channel(endpoint) {
         return Ok(None);
     }

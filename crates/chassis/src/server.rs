@@ -249,8 +249,10 @@ impl ServerBuilder {
         let encrypted = doors.plain.is_none();
         let plain = doors.plain.map(|listener| door(listener, None));
         let service = self.service;
-        let secured =
-            (doors.secured).map(|(listener, channel)| door(listener, Some(Secured { channel, service })));
+        let secured = (doors.secured).map(|(listener, channel)| {
+            channel.watch();
+            door(listener, Some(Secured { channel, service }))
+        });
         let incoming = futures::stream::select_all(plain.into_iter().chain(secured));
         let serving = transport()
             .layer(edge)

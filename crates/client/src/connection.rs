@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use asterism_channel::{Connector, Pin, SCHEME};
+use asterism_channel::{Connector, Pins, SCHEME};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::{
     Request, Status,
@@ -12,7 +12,7 @@ use tonic::{
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::error::ClientError;
+use crate::{error::ClientError, line::Line};
 
 /// Deadline of a unary call that sets none.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Credentials {
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Arc<str>,
-    channel: Channel,
+    line: Arc<Line>,
     carried: Carried,
 }
 
@@ -75,16 +75,20 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Argument`] when the endpoint is not a URL.
     pub fn lazy(endpoint: &str, credentials: Credentials) -> Result<Self, ClientError> {
-        Self::pinned(endpoint, None, credentials)
+        Self::pinned(endpoint, None::<Pins>, credentials)
     }
 
     /// As [`Connection::lazy`], over the encrypted channel where there is a pin: to `noise://host:port`. The service
-    /// has to have the key of the pin.
+    /// has to have a key of the pins. When those change, new calls take a new connection; open ones go on over the old one.
     ///
     /// # Errors
     /// [`ClientError::Argument`] when the endpoint is not a URL, and when it goes with a pin and is not `noise://`, or
     /// the other way round: nothing is ever sent in the clear by mistake.
-    pub fn pinned(endpoint: &str, pin: Option<Pin>, credentials: Credentials) -> Result<Self, ClientError> {
+    pub fn pinned(
+        endpoint: &str,
+        pin: Option<impl Into<Pins>>,
+        credentials: Credentials,
+    ) -> Result<Self, ClientError> {
         let settings = |address: String| {
             let settings = Endpoint::from_shared(address).map_err(|_| {
                 ClientError::Argument(format!(
@@ -101,10 +105,12 @@ impl Connection {
                     .initial_connection_window_size(8 << 20),
             )
         };
-        let channel = match (pin, endpoint.strip_prefix(SCHEME)) {
-            (None, None) => settings(endpoint.to_owned())?.connect_lazy(),
+        let line = match (pin, endpoint.strip_prefix(SCHEME)) {
+            (None, None) => Line::fixed(settings(endpoint.to_owned())?.connect_lazy()),
             (Some(pin), Some(at)) => {
-                settings(format!("http://{at}"))?.connect_with_connector_lazy(Connector::new(pin))
+                let (pins, endpoint) = (pin.into(), settings(format!("http://{at}"))?);
+                let connector = Connector::new(pins.clone());
+                Line::pinned(pins, move || endpoint.connect_with_connector_lazy(connector.clone()))
             }
             (Some(_), None) => {
                 return Err(ClientError::Argument(format!(
@@ -119,7 +125,7 @@ impl Connection {
         };
         Ok(Self {
             endpoint: endpoint.into(),
-            channel,
+            line: Arc::new(line),
             carried: Carried {
                 credentials,
                 on_behalf_of: None,
@@ -158,13 +164,13 @@ impl Connection {
 
     /// The channel for a generated client: adds token, trace and deadline to every request.
     pub fn service(&self) -> InterceptedService<Channel, Carried> {
-        InterceptedService::new(self.channel.clone(), self.carried.clone())
+        InterceptedService::new(self.line.channel(), self.carried.clone())
     }
 
     /// The service without a default deadline, for calls that stream.
     pub(crate) fn streaming(&self) -> InterceptedService<Channel, Carried> {
         InterceptedService::new(
-            self.channel.clone(),
+            self.line.channel(),
             Carried {
                 deadline: None,
                 ..self.carried.clone()
@@ -263,6 +269,8 @@ impl Carried {
 
 #[cfg(test)]
 mod tests {
+    use asterism_channel::Pin;
+
     use super::*;
 
     fn carried(connection: &Connection) -> tonic::metadata::MetadataMap {

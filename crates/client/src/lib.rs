@@ -26,6 +26,7 @@ mod firewall;
 mod inference;
 mod ingest;
 mod kms;
+mod line;
 pub mod manifest;
 pub mod receipt;
 

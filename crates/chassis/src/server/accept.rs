@@ -148,17 +148,25 @@ impl Acceptor {
             address,
         };
         let Some(secured) = self.secured.clone() else {
+            let closed = Box::pin(force.cancelled_owned());
             return Some(Socket::new(
                 Wire::Plain(stream),
                 place,
                 handshake,
-                force,
+                closed,
                 reporter,
             ));
         };
         self.handshakes.spawn(async move {
             let wire = secured.shake_hands(stream, handshake, &reporter).await?;
-            Ok(Socket::new(wire, place, handshake, force, reporter))
+            let withdrawn = wire.withdrawn(&secured.channel);
+            let closed = Box::pin(async move {
+                tokio::select! {
+                    () = force.cancelled_owned() => {}
+                    () = withdrawn => {}
+                }
+            });
+            Ok(Socket::new(wire, place, handshake, closed, reporter))
         });
         None
     }
@@ -173,7 +181,9 @@ impl Secured {
     ) -> Result<Wire, &'static str> {
         let channel = &self.channel;
         let admit = |key: &_| channel.admits(key);
-        match asterism_channel::accept(stream, channel.own(), self.service, within, admit).await {
+        let own = channel.own();
+        let own: Vec<_> = own.iter().map(AsRef::as_ref).collect();
+        match asterism_channel::accept_any(stream, &own, self.service, within, admit).await {
             Ok(stream) => {
                 let peer = channel.peer(stream.peer());
                 Ok(Wire::Secured(Box::new(stream), peer))

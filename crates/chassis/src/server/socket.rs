@@ -1,7 +1,7 @@
 //! An accepted connection: has to speak soon, counts as long as it lives, and can be closed from outside.
 
 use std::{
-    future::Future as _,
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -12,7 +12,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::{
@@ -27,10 +26,13 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) struct Socket {
     stream: Wire,
     preface: Option<Preface>,
-    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    closed: Closed,
     reporter: Reporter,
     _place: Place,
 }
+
+/// Resolves when a connection has to end: the server stops, or its key is withdrawn.
+pub(super) type Closed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Preface {
     missing: usize,
@@ -42,7 +44,7 @@ impl Socket {
         stream: Wire,
         place: Place,
         handshake: Duration,
-        force: CancellationToken,
+        closed: Closed,
         reporter: Reporter,
     ) -> Self {
         let preface = Preface {
@@ -52,7 +54,7 @@ impl Socket {
         Self {
             stream,
             preface: Some(preface),
-            closed: Box::pin(force.cancelled_owned()),
+            closed,
             reporter,
             _place: place,
         }
@@ -80,7 +82,7 @@ impl Socket {
         if self.closed.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the server stopped",
+                "the server stopped, or the key was withdrawn",
             )));
         }
         let late = self
