@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use self::channel::{ChannelCommand, ProxyArgs};
+pub use self::channel::{ChannelCommand, ProxyArgs, RotationStep, ServiceName};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 pub use self::firewall::{DefaultKind, EntryArgs, FirewallArgs, FirewallCommand, SetArgs, Which};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
