@@ -34,5 +34,7 @@ mod open_inference;
 mod processes;
 #[path = "scenarios/recorder.rs"]
 mod recorder;
+#[path = "scenarios/rotation.rs"]
+mod rotation;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -175,8 +175,9 @@ impl Channel {
         }
     }
 
-    /// Follows the files from now on, until the last clone is gone. Must be called within a tokio runtime.
-    pub(crate) fn watch(&self) {
+    /// Follows the files from now on, until the last clone is gone; a server does that by itself. Must be called within a tokio
+    /// runtime.
+    pub fn watch(&self) {
         if !self.shared.watched.swap(true, Ordering::AcqRel) {
             tokio::spawn(follow(Arc::downgrade(&self.shared)));
         }
