@@ -69,8 +69,6 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2 pins a caller to one replica: now and then it has to connect anew.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -254,7 +252,7 @@ impl ServerBuilder {
             door(listener, Some(Secured { channel, service }))
         });
         let incoming = futures::stream::select_all(plain.into_iter().chain(secured));
-        let serving = transport()
+        let serving = transport(&self.limits)
             .layer(edge)
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
@@ -321,7 +319,7 @@ impl ServerBuilder {
     }
 }
 
-fn transport() -> tonic::transport::Server {
+fn transport(limits: &Limits) -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_ERROR_RESETS))
@@ -332,5 +330,6 @@ fn transport() -> tonic::transport::Server {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .max_connection_age(MAX_CONNECTION_AGE)
+        // HTTP/2 pins a caller to one replica, and a session to one handshake: now and then it has to connect anew.
+        .max_connection_age(Duration::from_secs(limits.max_connection_age_seconds))
 }

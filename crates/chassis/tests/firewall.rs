@@ -10,9 +10,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use asterism_channel::{ChannelError, StaticKey, initiate};
 use asterism_chassis::{
     Foundation,
-    config::Common,
+    channel::provision,
+    config::{ChannelConfig, Common},
     foundation::open_records,
     identity::{Authority, PrincipalId, Role},
     off_runtime,
@@ -54,9 +56,14 @@ async fn start(dir: &Path) -> Service {
 }
 
 async fn try_start(dir: &Path) -> Result<Service, String> {
+    start_with(dir, |_| {}).await
+}
+
+async fn start_with(dir: &Path, settings: impl FnOnce(&mut Common)) -> Result<Service, String> {
     let mut common = Common::for_service("kms");
     common.data_dir = dir.join("kms");
     common.credentials_dir = dir.join("credentials");
+    settings(&mut common);
     let settings = common.clone();
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
     let log = events.clone();
@@ -627,4 +634,74 @@ async fn changes_know_what_they_change_can_be_repeated_and_are_kept() {
         refused.contains("firewall.json") && refused.contains("restore it"),
         "{refused}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_handshake_of_the_channel_leads_to_a_ban() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path();
+    let (key_file, peers) = (path.join("kms.key"), path.join("peers"));
+    let public = provision(&key_file, &peers, &PrincipalId::service("kms")).expect("provisioned");
+    let beside = TcpListener::bind((HERE, 0)).await.expect("a port");
+    let at = beside.local_addr().expect("an address");
+    drop(beside);
+    let service = start_with(path, |common| {
+        common.channel = ChannelConfig {
+            static_key_file: Some(key_file),
+            authorized_peers_dir: Some(peers),
+            allow_unknown_peers: false,
+            listen: Some(at),
+        };
+    });
+    let service = service.await.expect("starts");
+    let mut root = service.admin(HERE).await;
+    root.change(strict).await.expect("changed");
+    let stranger = StaticKey::generate().expect("a key");
+    let other = StaticKey::generate().expect("a key").public();
+    let from = |address: &'static str| dial(address.parse().expect("an address"), at);
+    for _ in 0..3 {
+        // Garbage, an older version of the protocol, half a handshake, a pinned key that is not the service's, a key that
+        // nobody knows, and a probe.
+        let written: [(&str, &[u8]); 3] = [
+            ("127.0.0.11", b"GET / HTTP/1.1\r\n\r\n"),
+            ("127.0.0.12", b"ASNC\x00\x01"),
+            ("127.0.0.13", b"ASNC\x01\x01half"),
+        ];
+        for (address, bytes) in written {
+            let mut stream = from(address).await.expect("connects");
+            stream.write_all(bytes).await.expect("written");
+            let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+            assert!(!matches!(read.expect("hung up"), Ok(1)), "{address}");
+        }
+        for (address, key) in [("127.0.0.14", &other), ("127.0.0.15", &public)] {
+            let stream = from(address).await.expect("connects");
+            let refused = initiate(stream, &stranger, key, "kms", Duration::from_secs(5)).await;
+            assert!(matches!(refused.err(), Some(ChannelError::HungUp)), "{address}");
+        }
+        drop(from("127.0.0.16").await.expect("connects"));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let bans = root
+        .client
+        .list_bans(root.request(ListBansRequest::default()))
+        .await
+        .expect("listed");
+    let mut banned: Vec<String> = bans
+        .into_inner()
+        .bans
+        .into_iter()
+        .map(|ban| ban.network)
+        .collect();
+    banned.sort();
+    assert_eq!(
+        banned,
+        [
+            "127.0.0.11",
+            "127.0.0.12",
+            "127.0.0.13",
+            "127.0.0.14",
+            "127.0.0.15"
+        ]
+    );
+    service.stop().await;
 }
