@@ -18,6 +18,8 @@ mod encrypted;
 mod encrypted_refusals;
 #[path = "scenarios/fhe_command_line.rs"]
 mod fhe_command_line;
+#[path = "scenarios/firewall.rs"]
+mod firewall;
 #[path = "scenarios/flow.rs"]
 mod flow;
 #[path = "scenarios/full_disk.rs"]

@@ -591,12 +591,12 @@ async fn changes_know_what_they_change_can_be_repeated_and_are_kept() {
                 subject: "*".to_owned(),
                 requests_per_second: f64::NAN,
                 burst: 1,
-            })
+            });
         },
         |rules| {
             rules.allow = (0..5000)
                 .map(|number| entry(&format!("user/u{number}")))
-                .collect()
+                .collect();
         },
     ];
     for (number, spoil) in bad.into_iter().enumerate() {
