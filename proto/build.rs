@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const CONTRACTS: &[&str] = &[
     "asterism/audit/v1/audit.proto",
+    "asterism/firewall/v1/firewall.proto",
     "asterism/identity/v1/identity.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",

@@ -2,6 +2,7 @@
 
 mod channel;
 mod fhe;
+mod firewall;
 mod identity;
 mod keys;
 mod policy;
@@ -11,8 +12,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use self::channel::{ChannelCommand, ProxyArgs};
+pub use self::channel::{ChannelCommand, ProxyArgs, RotationStep, ServiceName};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
+pub use self::firewall::{DefaultKind, EntryArgs, FirewallArgs, FirewallCommand, SetArgs, Which};
 pub use self::identity::{IdentityCommand, LoginArgs, TotpCommand};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
 pub use self::policy::{ExplainArgs, GrantArgs, PolicyCommand};
@@ -85,6 +87,8 @@ pub enum Command {
     /// Grants, denials, what they mean for a call, and approvals.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Shows and changes who may call the services, and how often.
+    Firewall(FirewallArgs),
     /// Makes access tokens from the data directory's authority key.
     #[command(subcommand)]
     Token(TokenCommand),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use asterism_client::{
-    Audit, Connection, Credentials, EncryptedInference, Identity, Inference, Ingest, Kms, Policy,
+    Audit, Connection, Credentials, EncryptedInference, Firewall, Identity, Inference, Ingest, Kms, Policy,
 };
 
 use crate::{args::Global, error::CliError, session};
@@ -111,6 +111,22 @@ fn credentials(global: &Global) -> Credentials {
         Some((path, _)) => session::credentials(path),
         None => Credentials::file(token_file(global)),
     }
+}
+
+/// Clients of the firewalls of all four services, as the command line says.
+pub fn firewalls(global: &Global) -> Result<Vec<(&'static str, Firewall)>, CliError> {
+    let endpoints = Endpoints::consecutive(global.addr.as_deref().unwrap_or(DEFAULT_ADDR))?;
+    let credentials = Credentials::file(token_file(global));
+    let client = |service, endpoint: &str| {
+        let connection = Connection::lazy(endpoint, credentials.clone())?;
+        Ok::<_, CliError>((service, Firewall::new(connection)))
+    };
+    Ok(vec![
+        client("kms", &endpoints.kms)?,
+        client("ingest", &endpoints.ingest)?,
+        client("inference", &endpoints.inference)?,
+        client("audit", &endpoints.audit)?,
+    ])
 }
 
 /// The data directory as the command line says.

@@ -21,8 +21,8 @@ pub use error::CliError;
 use crate::{
     args::{Cli, Command},
     commands::{
-        audit, bench, channel, datasets, demo, fhe, identity, keys, login, models, policy, predict, proxy,
-        token, up,
+        audit, bench, channel, datasets, demo, fhe, firewall, identity, keys, login, models, policy, predict,
+        proxy, token, up,
     },
     connect::{data_dir, services},
     output::Output,
@@ -69,6 +69,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Whoami => login::whoami(global, output).await,
         Command::Identity(command) => identity::run(command, global, output).await,
         Command::Policy(command) => policy::run(command, &services(global)?, output).await,
+        Command::Firewall(args) => firewall::run(args, global, output).await,
         Command::Token(command) => token::run(command, &data_dir(global), output),
         Command::Channel(command) => channel::run(command, &data_dir(global), output),
         Command::Proxy(args) => proxy::run(args, output).await,

@@ -16,6 +16,11 @@ pub mod audit {
     tonic::include_proto!("asterism.audit.v1");
 }
 
+/// `asterism.firewall.v1`
+pub mod firewall {
+    tonic::include_proto!("asterism.firewall.v1");
+}
+
 /// `asterism.identity.v1`
 pub mod identity {
     tonic::include_proto!("asterism.identity.v1");

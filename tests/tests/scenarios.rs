@@ -18,6 +18,8 @@ mod encrypted;
 mod encrypted_refusals;
 #[path = "scenarios/fhe_command_line.rs"]
 mod fhe_command_line;
+#[path = "scenarios/firewall.rs"]
+mod firewall;
 #[path = "scenarios/flow.rs"]
 mod flow;
 #[path = "scenarios/full_disk.rs"]
@@ -42,5 +44,7 @@ mod policy;
 mod processes;
 #[path = "scenarios/recorder.rs"]
 mod recorder;
+#[path = "scenarios/rotation.rs"]
+mod rotation;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -7,11 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use asterism_chassis::{channel::provision, identity::PrincipalId};
+use asterism_chassis::{
+    channel::{Step, provision, rotate},
+    identity::PrincipalId,
+};
 use asterism_client::channel::StaticKey;
 use serde_json::json;
 
-use crate::{args::ChannelCommand, commands::token::CREDENTIALS, error::CliError, output::Output};
+use crate::{
+    args::{ChannelCommand, RotationStep, ServiceName},
+    commands::token::CREDENTIALS,
+    error::CliError,
+    output::Output,
+};
 
 /// The services that have keys.
 const SERVICES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
@@ -40,6 +48,32 @@ pub fn run(command: ChannelCommand, data: &Path, output: Output) -> Result<(), C
                 rows.push(([service.to_owned(), key], value));
             }
             output.rows(["service", "public key"], &rows);
+        }
+        ChannelCommand::Rotate { service, step } => {
+            let service = match service {
+                ServiceName::Kms => "kms",
+                ServiceName::Ingest => "ingest",
+                ServiceName::Inference => "inference",
+                ServiceName::Audit => "audit",
+            };
+            let (step, done, next) = match step {
+                RotationStep::Prepare => (Step::Prepare, "prepared", "in 3 s or more: promote"),
+                RotationStep::Promote => (Step::Promote, "promoted", "once old connections are done: retire"),
+                RotationStep::Retire => (Step::Retire, "retired", ""),
+            };
+            let principal = PrincipalId::service(service);
+            let key = rotate(step, &key_file(data, service), &peers_dir(data), &principal)
+                .map_err(|error| CliError::Other(error.to_string()))?
+                .to_string();
+            let value = json!({ "service": service, "step": done, "public_key": key });
+            output.facts(
+                &[
+                    ("service", service.to_owned()),
+                    (done, key),
+                    ("next", next.to_owned()),
+                ],
+                &value,
+            );
         }
         ChannelCommand::Keygen { out } => {
             let key = StaticKey::generate().map_err(|error| CliError::Other(error.to_string()))?;

@@ -6,6 +6,7 @@ pub mod channel;
 pub mod datasets;
 pub mod demo;
 pub mod fhe;
+pub mod firewall;
 pub mod identity;
 pub mod keys;
 pub mod login;

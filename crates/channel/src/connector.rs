@@ -28,16 +28,38 @@ pub struct Pin {
     pub service: Arc<str>,
 }
 
+/// Pins as they are at the moment: a key may be replaced while there are connections.
+#[derive(Clone)]
+pub struct Pins(Arc<dyn Fn() -> Vec<Pin> + Send + Sync>);
+
+impl Pins {
+    /// Asked before every connection; the first one that works is used.
+    pub fn source(source: impl Fn() -> Vec<Pin> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    /// The pins of this moment.
+    pub fn now(&self) -> Vec<Pin> {
+        (self.0)()
+    }
+}
+
+impl From<Pin> for Pins {
+    fn from(pin: Pin) -> Self {
+        Self::source(move || vec![pin.clone()])
+    }
+}
+
 /// Makes a connection to the host and port of an address, and the channel of a [`Pin`] on it.
 #[derive(Clone)]
 pub struct Connector {
-    pin: Pin,
+    pins: Pins,
 }
 
 impl Connector {
     /// Of one service.
-    pub fn new(pin: Pin) -> Self {
-        Self { pin }
+    pub fn new(pins: impl Into<Pins>) -> Self {
+        Self { pins: pins.into() }
     }
 }
 
@@ -51,13 +73,21 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, address: Uri) -> Self::Future {
-        let pin = self.pin.clone();
+        let pins = self.pins.now();
         Box::pin(async move {
-            let stream = connect(&address).await.map_err(ChannelError::Io)?;
-            // Small requests should not wait for the acknowledgement of earlier ones; without it all still works.
-            let _ = stream.set_nodelay(true);
-            let channel = initiate(stream, &pin.own, &pin.service_key, &pin.service, HANDSHAKE).await?;
-            Ok(TokioIo::new(channel))
+            // Without a pin there is nobody who could be called.
+            let mut result = Err(ChannelError::Handshake);
+            for pin in pins {
+                let stream = connect(&address).await.map_err(ChannelError::Io)?;
+                // Small requests should not wait for the acknowledgement of earlier ones; without it all still works.
+                let _ = stream.set_nodelay(true);
+                result = initiate(stream, &pin.own, &pin.service_key, &pin.service, HANDSHAKE).await;
+                // Another key may be the one that the service has; it cannot be quicker, or nearer.
+                if !matches!(result, Err(ChannelError::Handshake | ChannelError::HungUp)) {
+                    break;
+                }
+            }
+            result.map(TokioIo::new)
         })
     }
 }

@@ -49,7 +49,21 @@ pub async fn accept<T: AsyncRead + AsyncWrite + Unpin>(
     within: Duration,
     admit: impl FnOnce(&PublicKey) -> bool,
 ) -> Result<NoiseStream<T>, ChannelError> {
-    in_time(within, answer(io, own, service, admit, Rekey::default())).await
+    accept_any(io, &[own], service, within, admit).await
+}
+
+/// As [`accept`], with any of several keys: while one replaces another.
+///
+/// # Errors
+/// [`ChannelError`]
+pub async fn accept_any<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
+    own: &[&StaticKey],
+    service: &str,
+    within: Duration,
+    admit: impl FnOnce(&PublicKey) -> bool,
+) -> Result<NoiseStream<T>, ChannelError> {
+    in_time(within, answer_any(io, own, service, admit, Rekey::default())).await
 }
 
 async fn in_time<T>(
@@ -85,9 +99,20 @@ pub(crate) async fn call<T: AsyncRead + AsyncWrite + Unpin>(
     finish(io, noise, *pinned, rekey)
 }
 
+#[cfg(test)]
 pub(crate) async fn answer<T: AsyncRead + AsyncWrite + Unpin>(
-    mut io: T,
+    io: T,
     own: &StaticKey,
+    service: &str,
+    admit: impl FnOnce(&PublicKey) -> bool,
+    rekey: Rekey,
+) -> Result<NoiseStream<T>, ChannelError> {
+    answer_any(io, &[own], service, admit, rekey).await
+}
+
+async fn answer_any<T: AsyncRead + AsyncWrite + Unpin>(
+    mut io: T,
+    own: &[&StaticKey],
     service: &str,
     admit: impl FnOnce(&PublicKey) -> bool,
     rekey: Rekey,
@@ -100,10 +125,17 @@ pub(crate) async fn answer<T: AsyncRead + AsyncWrite + Unpin>(
     let mut message = [0; FIRST_MESSAGE];
     receive(&mut io, &mut message).await?;
     let prologue = prologue(service);
-    let mut noise = noise(own, &prologue)?
-        .build_responder()
-        .map_err(|_| ChannelError::Handshake)?;
-    read(&mut noise, &message)?;
+    // Each try reads the whole message, so which key fits is known before anything is said.
+    let respond = |own: &&StaticKey| {
+        let mut state = noise(own, &prologue)
+            .and_then(|builder| builder.build_responder().map_err(|_| ChannelError::Handshake))?;
+        read(&mut state, &message)?;
+        Ok::<_, ChannelError>(state)
+    };
+    let mut noise = own
+        .iter()
+        .find_map(|own| respond(own).ok())
+        .ok_or(ChannelError::Handshake)?;
     let peer = noise.get_remote_static().ok_or(ChannelError::Handshake)?;
     let peer = PublicKey::from_bytes(peer).map_err(|_| ChannelError::Handshake)?;
     if !admit(&peer) {

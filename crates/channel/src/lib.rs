@@ -5,7 +5,7 @@
 //!   it is; the called party decides before it answers. Version, suite and service are bound: another of any is a failure.
 //! * [`NoiseStream`]: the bytes of a TCP stream in messages that are encrypted, ordered, and ended by a message of their
 //!   own: what is altered, repeated, reordered, left out or cut off is an error, never shorter data.
-//! * [`Connector`], [`Pin`]: for HTTP/2 clients.
+//! * [`Connector`], [`Pin`], [`Pins`]: for HTTP/2 clients.
 //!
 //! The bytes are in `docs/formats.md`. Not hidden: when, how long and how much somebody speaks. The first message of a
 //! handshake can be replayed; whoever does so cannot read the answer, nor say anything after it.
@@ -19,8 +19,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use connector::{Connector, Pin, SCHEME};
-pub use handshake::{HANDSHAKE, accept, initiate};
+pub use connector::{Connector, Pin, Pins, SCHEME};
+pub use handshake::{HANDSHAKE, accept, accept_any, initiate};
 pub use key::{KeyError, PublicKey, StaticKey};
 pub use stream::NoiseStream;
 

@@ -1,15 +1,24 @@
 //! What a service knows of the encrypted channel: its own key, and whose the keys of others are.
 
+mod directory;
+mod rotation;
+
 use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use asterism_channel::{KeyError, Pin, PublicKey, SCHEME, StaticKey};
-use asterism_store::{StoreError, files};
+use asterism_channel::{KeyError, Pin, Pins, PublicKey, SCHEME, StaticKey};
+use asterism_store::StoreError;
+use tokio::sync::watch;
+
+pub use rotation::{Step, provision, rotate};
+
+use directory::{Peers, fingerprint, own_keys};
 
 use crate::{
     config::ChannelConfig,
@@ -17,11 +26,8 @@ use crate::{
     identity::{Principal, PrincipalId, Role, unauthenticated},
 };
 
-/// The ending of a file with a public key.
-const SUFFIX: &str = ".pub";
-/// Keys that a directory may hold.
-const MAX_PEERS: usize = 10_000;
-const MAX_FILE_BYTES: u64 = 256;
+/// How often the files are looked at.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Why the channel cannot be used. The text tells the next step.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,9 @@ pub enum ChannelSetupError {
     /// A service is called whose key is not in the directory.
     #[error("the key of {0} is not in channel.authorized_peers_dir")]
     Unpinned(PrincipalId),
+    /// A step of a rotation comes at the wrong time.
+    #[error("{0}")]
+    Rotation(&'static str),
     /// A file cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,16 +69,30 @@ pub struct ChannelPeer {
     pub principal: Option<PrincipalId>,
 }
 
-/// The service's side of the channel. Cheap to clone.
+/// The service's side of the channel, as the files are at the moment. Cheap to clone.
 #[derive(Clone)]
 pub struct Channel {
-    own: Arc<StaticKey>,
-    peers: Arc<HashMap<PublicKey, PrincipalId>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    key_file: PathBuf,
+    peers_dir: PathBuf,
     allow_unknown: bool,
+    state: watch::Sender<Arc<State>>,
+    /// Somebody looks after the files already.
+    watched: AtomicBool,
+}
+
+/// What the files say.
+struct State {
+    /// The one to call with first, then those that are also answered to while one replaces another.
+    own: Vec<Arc<StaticKey>>,
+    peers: Peers,
 }
 
 impl Channel {
-    /// Reads the key and the directory; `None` when the channel is off.
+    /// Reads the keys and the directory; `None` when the channel is off.
     ///
     /// # Errors
     /// [`ChannelSetupError`]
@@ -77,41 +100,142 @@ impl Channel {
         let (Some(key_file), Some(dir)) = (&config.static_key_file, &config.authorized_peers_dir) else {
             return Ok(None);
         };
+        let state = State {
+            own: own_keys(key_file)?,
+            peers: Peers::read(dir)?.strict()?,
+        };
         Ok(Some(Self {
-            own: Arc::new(read_key(key_file)?),
-            peers: Arc::new(read_peers(dir)?),
-            allow_unknown: config.allow_unknown_peers,
+            shared: Arc::new(Shared {
+                key_file: key_file.clone(),
+                peers_dir: dir.clone(),
+                allow_unknown: config.allow_unknown_peers,
+                state: watch::Sender::new(Arc::new(state)),
+                watched: AtomicBool::new(false),
+            }),
         }))
     }
 
-    /// For calls of `service`, which has to have the key that the directory says.
+    /// For calls of `service`, which has to have one of the keys that the directory says; the newest is tried first.
     ///
     /// # Errors
     /// [`ChannelSetupError::Unpinned`]
-    pub fn pin(&self, service: &str) -> Result<Pin, ChannelSetupError> {
+    pub fn pin(&self, service: &str) -> Result<Pins, ChannelSetupError> {
         let id = PrincipalId::service(service);
-        let key = self.peers.iter().find(|(_, principal)| **principal == id);
-        let (key, _) = key.ok_or(ChannelSetupError::Unpinned(id.clone()))?;
-        Ok(Pin {
-            own: self.own.clone(),
-            service_key: *key,
-            service: service.into(),
-        })
+        if self.state().peers.keys_of(&id).is_empty() {
+            return Err(ChannelSetupError::Unpinned(id));
+        }
+        let (channel, service): (_, Arc<str>) = (self.clone(), service.into());
+        Ok(Pins::source(move || {
+            let state = channel.state();
+            let Some(own) = state.own.first() else {
+                return vec![];
+            };
+            let keys = state.peers.keys_of(&id);
+            let pin = |service_key| Pin {
+                own: own.clone(),
+                service_key,
+                service: service.clone(),
+            };
+            keys.into_iter().map(pin).collect()
+        }))
     }
 
-    pub(crate) fn own(&self) -> &StaticKey {
-        &self.own
+    fn state(&self) -> Arc<State> {
+        self.shared.state.borrow().clone()
+    }
+
+    /// The keys that callers may expect here.
+    pub(crate) fn own(&self) -> Vec<Arc<StaticKey>> {
+        self.state().own.clone()
     }
 
     /// Whether who has this key may speak at all.
     pub(crate) fn admits(&self, key: &PublicKey) -> bool {
-        self.allow_unknown || self.peers.contains_key(key)
+        self.shared.allow_unknown || self.state().peers.contains(key)
     }
 
     pub(crate) fn peer(&self, key: PublicKey) -> ChannelPeer {
         ChannelPeer {
             key,
-            principal: self.peers.get(&key).cloned(),
+            principal: self.state().peers.principal(&key).cloned(),
+        }
+    }
+
+    /// Resolves once a peer's key is no longer what it was when its connection began: withdrawn, or another principal's.
+    pub(crate) async fn withdrawn(self, peer: ChannelPeer) {
+        let mut state = self.shared.state.subscribe();
+        let allow_unknown = self.shared.allow_unknown;
+        let gone = |state: &Arc<State>| match (&peer.principal, state.peers.principal(&peer.key)) {
+            (Some(then), now) => now != Some(then),
+            (None, now) => now.is_none() && !allow_unknown,
+        };
+        if state.wait_for(gone).await.is_err() {
+            // The service is gone, and with it whatever this would close.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Follows the files from now on, until the last clone is gone; a server does that by itself. Must be called within a tokio
+    /// runtime.
+    pub fn watch(&self) {
+        if !self.shared.watched.swap(true, Ordering::AcqRel) {
+            tokio::spawn(follow(Arc::downgrade(&self.shared)));
+        }
+    }
+}
+
+/// Looks at the files every so often. What is withdrawn closes connections within seconds.
+async fn follow(shared: Weak<Shared>) {
+    let mut every = tokio::time::interval(POLL);
+    let mut seen = None;
+    loop {
+        every.tick().await;
+        let Some(shared) = shared.upgrade() else { return };
+        let before = seen.take();
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = fingerprint(&shared.key_file, &shared.peers_dir);
+            if before.as_ref() != Some(&now) {
+                shared.reload();
+            }
+            now
+        });
+        seen = looked.await.ok();
+    }
+}
+
+impl Shared {
+    /// Takes what the files say. A public key that cannot be read counts as withdrawn; a service without a key of its own, or
+    /// without a directory, goes on with what it had.
+    fn reload(&self) {
+        let before = self.state.borrow().clone();
+        let read = own_keys(&self.key_file).and_then(|own| Ok((own, Peers::read(&self.peers_dir)?)));
+        let (own, peers) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, "the keys of the channel cannot be read again; the old ones stay");
+                return;
+            }
+        };
+        for problem in peers.problems() {
+            tracing::error!(error = %problem, "a public key cannot be used, and is refused");
+        }
+        // The same key stays the same object, by which connections know that nothing changed.
+        let keep = |key: Arc<StaticKey>| {
+            let known = before.own.iter().find(|known| known.public() == key.public());
+            known.cloned().unwrap_or(key)
+        };
+        let own: Vec<_> = own.into_iter().map(keep).collect();
+        let same = own
+            .iter()
+            .map(|key| key.public())
+            .eq(before.own.iter().map(|key| key.public()));
+        if !same || peers != before.peers {
+            tracing::info!(
+                own = own.len(),
+                peers = peers.len(),
+                "the keys of the channel changed"
+            );
+            self.state.send_replace(Arc::new(State { own, peers }));
         }
     }
 }
@@ -135,98 +259,10 @@ pub(crate) fn constrain(principal: &Principal, peer: Option<&ChannelPeer>) -> Re
     ))
 }
 
-/// Makes a static key unless there is one, and puts its public half into the directory under the name of `principal`.
-///
-/// # Errors
-/// [`ChannelSetupError`], also when the directory has another key of that name already.
-pub fn provision(
-    key_file: &Path,
-    peers_dir: &Path,
-    principal: &PrincipalId,
-) -> Result<PublicKey, ChannelSetupError> {
-    let public_file = peers_dir.join(format!("{principal}{SUFFIX}"));
-    for dir in [key_file.parent(), public_file.parent()].into_iter().flatten() {
-        files::create_private_dir(dir)?;
-    }
-    if !key_file.exists() {
-        let key = StaticKey::generate().map_err(|source| unusable(key_file, source))?;
-        files::write_atomic(key_file, key.to_text().as_bytes(), 0o600)?;
-    }
-    let public = read_key(key_file)?.public();
-    if !public_file.exists() {
-        files::write_atomic(&public_file, format!("{public}\n").as_bytes(), 0o600)?;
-    }
-    if read_peer(&public_file)? == public {
-        Ok(public)
-    } else {
-        let problem = format!("{} is another; delete one of the two", key_file.display());
-        Err(wrong(&public_file, problem))
-    }
-}
-
-fn read_key(path: &Path) -> Result<StaticKey, ChannelSetupError> {
-    StaticKey::read(path).map_err(|source| unusable(path, source))
-}
-
-fn unusable(path: &Path, source: KeyError) -> ChannelSetupError {
-    ChannelSetupError::Key {
-        path: path.display().to_string(),
-        source,
-    }
-}
-
-fn wrong(path: &Path, problem: impl ToString) -> ChannelSetupError {
-    ChannelSetupError::Peer {
-        path: path.display().to_string(),
-        problem: problem.to_string(),
-    }
-}
-
-/// Reads `KIND/NAME.pub` below `dir`; other files are left alone.
-fn read_peers(dir: &Path) -> Result<HashMap<PublicKey, PrincipalId>, ChannelSetupError> {
-    let mut peers = HashMap::new();
-    for kind in entries(dir)? {
-        if !kind.is_dir() {
-            continue;
-        }
-        for path in entries(&kind)? {
-            let Some(name) = name_of(&path).and_then(|name| name.strip_suffix(SUFFIX)) else {
-                continue;
-            };
-            let principal = format!("{}/{name}", name_of(&kind).unwrap_or_default());
-            let principal: PrincipalId = principal
-                .parse()
-                .map_err(|_| wrong(&path, "its name is not that of a principal, like service/kms.pub"))?;
-            if peers.insert(read_peer(&path)?, principal).is_some() {
-                return Err(wrong(&path, "another principal has the same key"));
-            }
-            if peers.len() > MAX_PEERS {
-                return Err(wrong(dir, "there are more than 10000 keys"));
-            }
-        }
-    }
-    Ok(peers)
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, ChannelSetupError> {
-    let read = || -> io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect() };
-    read().map_err(|error| wrong(dir, error))
-}
-
-fn name_of(path: &Path) -> Option<&str> {
-    path.file_name().and_then(|name| name.to_str())
-}
-
-fn read_peer(path: &Path) -> Result<PublicKey, ChannelSetupError> {
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
-        .map_err(|error| wrong(path, error))?;
-    text.trim().parse().map_err(|error| wrong(path, error))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
 
     fn on(dir: &Path, allow_unknown_peers: bool) -> ChannelConfig {
@@ -254,8 +290,8 @@ mod tests {
             let channel = Channel::open(&on(dir.path(), allow_unknown))
                 .expect("opens")
                 .expect("on");
-            assert_eq!(channel.own().public(), kms);
-            assert_eq!(channel.pin("audit").expect("pinned").service_key, audit);
+            assert_eq!(channel.own()[0].public(), kms);
+            assert_eq!(channel.pin("audit").expect("pinned").now()[0].service_key, audit);
             assert!(matches!(
                 channel.pin("ingest"),
                 Err(ChannelSetupError::Unpinned(_))

@@ -168,6 +168,9 @@ pub struct Limits {
     pub max_connections: usize,
     /// Open connections from one IPv4 address or one IPv6 /64 network.
     pub max_connections_per_ip: usize,
+    /// Seconds after which a connection takes no new calls, and ends with those that it has: callers connect anew, over the
+    /// channel with fresh keys.
+    pub max_connection_age_seconds: u64,
 }
 
 impl Limits {
@@ -192,6 +195,7 @@ impl Default for Limits {
             max_deadline_ms: 600_000,
             max_connections: 1024,
             max_connections_per_ip: 256,
+            max_connection_age_seconds: 1800,
         }
     }
 }
@@ -293,6 +297,17 @@ impl Limits {
             self.max_connections_per_ip as u64,
             1,
         )?;
+        at_least(
+            "limits.max_connection_age_seconds",
+            self.max_connection_age_seconds,
+            1,
+        )?;
+        if self.max_connection_age_seconds > WEEK_MS / 1000 {
+            return Err(ConfigError::invalid(
+                "limits.max_connection_age_seconds",
+                "must be at most 604800 (a week)",
+            ));
+        }
         if self.max_in_flight > MAX_PERMITS || self.max_connections > MAX_PERMITS || self.queue > MAX_PERMITS
         {
             return Err(ConfigError::invalid("limits", "counts must be at most 1000000"));

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use asterism_channel::Pin;
+use asterism_channel::Pins;
 use asterism_store::{FileSpool, Records, SledOptions, SledRecords, SpoolOptions, StoreError, files};
 
 use crate::{
     call::Gate,
     channel::{Channel, ChannelSetupError, is_channel},
     config::Common,
+    firewall::{self, Firewall, FirewallError},
     identity::{Authority, PrincipalId, Role, Trust, follow},
     outbox::{Outbox, OutboxLimits, Sink},
     server::{Server, ServerBuilder, ServerError},
@@ -33,6 +34,9 @@ pub enum StartError {
     /// The encrypted channel cannot be used.
     #[error(transparent)]
     Channel(#[from] ChannelSetupError),
+    /// The rules of the firewall cannot be used.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// The server cannot run.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -52,6 +56,7 @@ pub struct Foundation {
     /// Judges access tokens.
     pub trust: Arc<Trust>,
     channel: Option<Channel>,
+    firewall: Firewall,
     name: &'static str,
 }
 
@@ -109,18 +114,21 @@ impl Foundation {
         };
         let spool = FileSpool::open(&common.data_dir.join("outbox"), options)?;
         let outbox = Outbox::new(Arc::new(spool), name, limits, sink);
+        let firewall = Firewall::open(&common.data_dir, outbox.clone())?;
         let bound = Duration::from_secs(common.identity.trust_max_age_seconds);
         let trust = Arc::new(Trust::new(name, bound));
         let gate = Gate::new(authority.clone(), outbox, &common.limits)
             .sender_constrained(channel.is_some())
             .trusting(trust.clone())
-            .taking_authority_tokens(common.identity.accept_authority_tokens);
+            .taking_authority_tokens(common.identity.accept_authority_tokens)
+            .behind(firewall.clone());
         Ok(Self {
             records,
             authority,
             gate,
             trust,
             channel,
+            firewall,
             name,
         })
     }
@@ -149,18 +157,24 @@ impl Foundation {
     ///
     /// # Errors
     /// [`StartError::Channel`] when its key is not known, [`StartError::Other`] when there is no channel to reach it by.
-    pub fn pin(&self, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+    pub fn pin(&self, endpoint: &str, service: &str) -> Result<Option<Pins>, StartError> {
         pin(self.channel.as_ref(), endpoint, service)
     }
 
-    /// A server whose health follows the outbox, and whose shutdown waits for detached work and last events.
+    /// A server whose health follows the outbox, with the firewall in front, and whose shutdown waits for detached work and last events.
     pub fn server(&self, common: &Common) -> ServerBuilder {
         let outbox = self.gate.outbox().clone();
+        let (gate, firewall) = (self.gate.clone(), self.firewall.clone());
+        let max = common.limits.max_message_bytes;
         Server::builder(self.name, common)
             .channel(self.channel.clone())
+            .firewall(firewall.clone())
+            .add(firewall::adapter(gate, firewall.clone(), max))
             .tracker(self.gate.tracker())
             .serving(outbox.serving())
             .on_shutdown(move || async move {
+                // What it still has to tell goes with the last events.
+                let _ = tokio::task::spawn_blocking(move || firewall.settle()).await;
                 outbox.close(FLUSH).await;
             })
     }
@@ -195,7 +209,7 @@ pub fn open_records(common: &Common) -> Result<Arc<dyn Records>, StartError> {
     )?))
 }
 
-fn pin(channel: Option<&Channel>, endpoint: &str, service: &str) -> Result<Option<Pin>, StartError> {
+fn pin(channel: Option<&Channel>, endpoint: &str, service: &str) -> Result<Option<Pins>, StartError> {
     if !is_channel(endpoint) {
         return Ok(None);
     }

@@ -7,6 +7,7 @@
 //! * [`call`]: one way through which every request goes: identity, policy, room, work, event, answer.
 //! * [`channel`]: whose keys are at the ends of the encrypted channel.
 //! * [`identity`], [`policy`]: who asks, and may they; deny by default.
+//! * [`firewall`]: who may come, and how often; bans and alarms.
 //! * [`outbox`]: events, durable here before a result is released, forwarded to audit.
 //! * [`error`]: from a domain's errors to a status, with `google.rpc` details.
 //! * [`entry`]: what `main` does, down to exit codes and signals.
@@ -22,6 +23,7 @@ pub mod channel;
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod firewall;
 pub mod foundation;
 pub mod identity;
 pub mod outbox;

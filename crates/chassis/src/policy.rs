@@ -36,6 +36,11 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.audit.v1.AuditService/ListEvents", READ_LOG),
     ("asterism.audit.v1.AuditService/VerifyLog", READ_LOG),
     ("asterism.audit.v1.AuditService/WatchEvents", READ_LOG),
+    ("asterism.firewall.v1.FirewallService/GetRules", &[Admin]),
+    ("asterism.firewall.v1.FirewallService/GetStatistics", &[Admin]),
+    ("asterism.firewall.v1.FirewallService/LiftBan", &[Admin]),
+    ("asterism.firewall.v1.FirewallService/ListBans", &[Admin]),
+    ("asterism.firewall.v1.FirewallService/UpdateRules", &[Admin]),
     ("asterism.identity.v1.IdentityService/AddSecondFactor", ONESELF),
     (
         "asterism.identity.v1.IdentityService/ConfirmSecondFactor",

@@ -38,6 +38,7 @@ use tower_service::Service;
 use crate::{
     channel::Channel,
     config::{ChannelConfig, Common, Limits},
+    firewall::Firewall,
 };
 
 pub use crate::telemetry::TraceId;
@@ -46,7 +47,7 @@ pub use listeners::Listeners;
 pub use method_path::MethodPath;
 pub use running::Running;
 
-use accept::{Acceptor, Places, Secured};
+use accept::{Acceptor, Places, Secured, Terms};
 use listeners::Doors;
 use running::Hook;
 
@@ -68,8 +69,6 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const MAX_FRAME: u32 = 256 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2 pins a caller to one replica: now and then it has to connect anew.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +106,7 @@ impl Server {
             allow_remote_plaintext: common.allow_remote_plaintext,
             channel_config: common.channel.clone(),
             channel: None,
+            firewall: None,
             routes: Routes::default(),
             names: Vec::new(),
             serving: None,
@@ -127,6 +127,7 @@ pub struct ServerBuilder {
     allow_remote_plaintext: bool,
     channel_config: ChannelConfig,
     channel: Option<Channel>,
+    firewall: Option<Firewall>,
     routes: Routes,
     names: Vec<&'static str>,
     serving: Option<watch::Receiver<bool>>,
@@ -162,6 +163,12 @@ impl ServerBuilder {
     /// The key of the channel, where the settings say that there is one.
     pub fn channel(mut self, channel: Option<Channel>) -> Self {
         self.channel = channel;
+        self
+    }
+
+    /// What turns connections away before their handshake.
+    pub fn firewall(mut self, firewall: Firewall) -> Self {
+        self.firewall = Some(firewall);
         self
     }
 
@@ -228,19 +235,24 @@ impl ServerBuilder {
         let calls = TaskTracker::new();
         let edge = edge::EdgeLayer::new(&self.limits, stopping.clone(), calls.clone());
         let places = Places::new(&self.limits);
-        let door = |listener, secured| {
-            Box::pin(
-                Acceptor::new(listener, places.clone(), self.handshake, force.clone(), secured).into_stream(),
-            )
+        let terms = Terms {
+            places,
+            handshake: self.handshake,
+            force: force.clone(),
+            firewall: self.firewall,
         };
+        let door =
+            |listener, secured| Box::pin(Acceptor::new(listener, terms.clone(), secured).into_stream());
         let addr = doors.main;
         let encrypted = doors.plain.is_none();
         let plain = doors.plain.map(|listener| door(listener, None));
         let service = self.service;
-        let secured =
-            (doors.secured).map(|(listener, channel)| door(listener, Some(Secured { channel, service })));
+        let secured = (doors.secured).map(|(listener, channel)| {
+            channel.watch();
+            door(listener, Some(Secured { channel, service }))
+        });
         let incoming = futures::stream::select_all(plain.into_iter().chain(secured));
-        let serving = transport()
+        let serving = transport(&self.limits)
             .layer(edge)
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
@@ -307,7 +319,7 @@ impl ServerBuilder {
     }
 }
 
-fn transport() -> tonic::transport::Server {
+fn transport(limits: &Limits) -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_ERROR_RESETS))
@@ -318,5 +330,6 @@ fn transport() -> tonic::transport::Server {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .max_connection_age(MAX_CONNECTION_AGE)
+        // HTTP/2 pins a caller to one replica, and a session to one handshake: now and then it has to connect anew.
+        .max_connection_age(Duration::from_secs(limits.max_connection_age_seconds))
 }

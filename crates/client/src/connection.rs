@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
-use asterism_channel::{Connector, Pin, PublicKey, SCHEME};
+use asterism_channel::{Connector, Pins, PublicKey, SCHEME};
 use opentelemetry::trace::TraceContextExt as _;
 use tonic::{
     Request, Status,
@@ -12,7 +12,7 @@ use tonic::{
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::error::ClientError;
+use crate::{error::ClientError, line::Line};
 
 /// Deadline of a unary call that sets none.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Credentials {
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Arc<str>,
-    channel: Channel,
+    line: Arc<Line>,
     /// The static key that the service sees: this side's on the encrypted channel, or a proxy's.
     own_key: Option<PublicKey>,
     carried: Carried,
@@ -77,16 +77,20 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Argument`] when the endpoint is not a URL.
     pub fn lazy(endpoint: &str, credentials: Credentials) -> Result<Self, ClientError> {
-        Self::pinned(endpoint, None, credentials)
+        Self::pinned(endpoint, None::<Pins>, credentials)
     }
 
     /// As [`Connection::lazy`], over the encrypted channel where there is a pin: to `noise://host:port`. The service
-    /// has to have the key of the pin.
+    /// has to have a key of the pins. When those change, new calls take a new connection; open ones go on over the old one.
     ///
     /// # Errors
     /// [`ClientError::Argument`] when the endpoint is not a URL, and when it goes with a pin and is not `noise://`, or
     /// the other way round: nothing is ever sent in the clear by mistake.
-    pub fn pinned(endpoint: &str, pin: Option<Pin>, credentials: Credentials) -> Result<Self, ClientError> {
+    pub fn pinned(
+        endpoint: &str,
+        pin: Option<impl Into<Pins>>,
+        credentials: Credentials,
+    ) -> Result<Self, ClientError> {
         let settings = |address: String| {
             let settings = Endpoint::from_shared(address).map_err(|_| {
                 ClientError::Argument(format!(
@@ -103,11 +107,18 @@ impl Connection {
                     .initial_connection_window_size(8 << 20),
             )
         };
-        let own_key = pin.as_ref().map(|pin| pin.own.public());
-        let channel = match (pin, endpoint.strip_prefix(SCHEME)) {
-            (None, None) => settings(endpoint.to_owned())?.connect_lazy(),
-            (Some(pin), Some(at)) => {
-                settings(format!("http://{at}"))?.connect_with_connector_lazy(Connector::new(pin))
+        let pins = pin.map(Into::into);
+        let own_key = pins
+            .as_ref()
+            .and_then(|pins: &Pins| pins.now().first().map(|pin| pin.own.public()));
+        let line = match (pins, endpoint.strip_prefix(SCHEME)) {
+            (None, None) => Line::fixed(settings(endpoint.to_owned())?.connect_lazy()),
+            (Some(pins), Some(at)) => {
+                let endpoint = settings(format!("http://{at}"))?;
+                let connector = Connector::new(pins.clone());
+                Line::pinned(pins, move || {
+                    endpoint.connect_with_connector_lazy(connector.clone())
+                })
             }
             (Some(_), None) => {
                 return Err(ClientError::Argument(format!(
@@ -122,7 +133,7 @@ impl Connection {
         };
         Ok(Self {
             endpoint: endpoint.into(),
-            channel,
+            line: Arc::new(line),
             own_key,
             carried: Carried {
                 credentials,
@@ -183,13 +194,13 @@ impl Connection {
 
     /// The channel for a generated client: adds token, trace and deadline to every request.
     pub fn service(&self) -> InterceptedService<Channel, Carried> {
-        InterceptedService::new(self.channel.clone(), self.carried.clone())
+        InterceptedService::new(self.line.channel(), self.carried.clone())
     }
 
     /// The service without a default deadline, for calls that stream.
     pub(crate) fn streaming(&self) -> InterceptedService<Channel, Carried> {
         InterceptedService::new(
-            self.channel.clone(),
+            self.line.channel(),
             Carried {
                 deadline: None,
                 ..self.carried.clone()
@@ -288,6 +299,8 @@ impl Carried {
 
 #[cfg(test)]
 mod tests {
+    use asterism_channel::Pin;
+
     use super::*;
 
     fn carried(connection: &Connection) -> tonic::metadata::MetadataMap {

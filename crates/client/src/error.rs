@@ -86,6 +86,7 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
             || matches!(self, Self::Refused { code, .. } if *code == Code::Unavailable)
+            || self.reason() == Some("RATE_LIMITED")
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {

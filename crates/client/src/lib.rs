@@ -22,10 +22,12 @@ mod connection;
 pub mod dataset;
 mod encrypted;
 mod error;
+mod firewall;
 mod identity;
 mod inference;
 mod ingest;
 mod kms;
+mod line;
 pub mod manifest;
 mod policy;
 pub mod receipt;
@@ -41,6 +43,7 @@ pub use encrypted::{
     EncryptedPredictions, KeptKey,
 };
 pub use error::ClientError;
+pub use firewall::Firewall;
 pub use identity::{Identity, LoginOutcome, MIN_PASSWORD_CHARACTERS, NewCredential};
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};

@@ -28,6 +28,7 @@ use crate::{
     channel::ChannelPeer,
     config::Limits,
     error::{ErrorClass, Failure, status_of},
+    firewall::{Cause, Firewall, Passage},
     identity::{Authority, Principal, PrincipalId, Role, Trust},
     outbox::{Outbox, Room},
     policy,
@@ -46,6 +47,7 @@ pub struct Gate {
     pub(super) trust: Arc<Trust>,
     /// Whether tokens of the authority key are good for others than services over their own channel.
     takes_authority_tokens: bool,
+    firewall: Option<Firewall>,
 }
 
 pub(super) struct Shared {
@@ -64,6 +66,8 @@ struct Arrival {
     /// False when nobody knows who asks; the caller is then a placeholder.
     known: bool,
     verdict: Result<(), Failure>,
+    /// The firewall refused, and has told so: no event of its own, no place.
+    turned_away: bool,
 }
 
 /// What a request holds that goes on.
@@ -90,6 +94,7 @@ impl Gate {
             constrained: false,
             trust: Arc::new(Trust::new("", Duration::ZERO)),
             takes_authority_tokens: true,
+            firewall: None,
         }
     }
 
@@ -112,6 +117,13 @@ impl Gate {
     #[must_use]
     pub fn sender_constrained(mut self, constrained: bool) -> Self {
         self.constrained = constrained;
+        self
+    }
+
+    /// Holds every call against the rules of `firewall`, and tells it what fails.
+    #[must_use]
+    pub fn behind(mut self, firewall: Firewall) -> Self {
+        self.firewall = Some(firewall);
         self
     }
 
@@ -144,6 +156,7 @@ impl Gate {
         let request_id = caller.request_id.clone();
         let message = request.into_inner();
         let outbox = self.shared.outbox.clone();
+        let firewall = self.firewall.clone();
         let span = tracing::Span::current();
         let task = self.shared.tracker.spawn_blocking(move || {
             let _place = place;
@@ -151,6 +164,7 @@ impl Gate {
             let mut trail = Trail::default();
             let result = guarded(|| work(&caller, message, &mut trail));
             let result = conclude(&outbox, room, operation, Some(&caller), &trail, result);
+            report(firewall.as_ref(), &caller, &result);
             result.map_err(|failure| status_of(&failure, &caller.request_id))
         });
         match task.await {
@@ -189,6 +203,7 @@ impl Gate {
                 Ok(done) => done,
                 Err(_) => (Trail::default(), Err(panicked())),
             };
+            report(gate.firewall.as_ref(), &caller, &result);
             gate.conclude(room, operation, Some(caller), trail, result).await
         };
         let task = self.shared.tracker.spawn(work.in_current_span());
@@ -213,9 +228,11 @@ impl Gate {
             caller,
             known,
             verdict,
+            turned_away,
         } = self.arrive(request);
         match verdict {
             Ok(()) => Ok(caller),
+            Err(refusal) if turned_away => Err(status_of(&refusal, &caller.request_id)),
             Err(refusal) => {
                 let event = Trail::default().event(operation, known.then_some(&caller), Some(&refusal));
                 self.shared.outbox.note(event);
@@ -271,6 +288,7 @@ impl Gate {
             caller,
             known,
             verdict,
+            turned_away,
         } = self.arrive(request);
         let request_id = caller.request_id.clone();
         let status = |failure: Failure| status_of(&failure, &request_id);
@@ -279,10 +297,15 @@ impl Gate {
             let failure = verdict
                 .err()
                 .unwrap_or_else(|| Failure::internal("a stranger was let in"));
-            self.shared
-                .outbox
-                .note(Trail::default().event(operation, None, Some(&failure)));
+            if !turned_away {
+                self.shared
+                    .outbox
+                    .note(Trail::default().event(operation, None, Some(&failure)));
+            }
             return Err(status(failure));
+        }
+        if turned_away && let Err(refusal) = verdict {
+            return Err(status(refusal));
         }
         let place = self.admit().await.map_err(status)?;
         let verdict = verdict
@@ -369,30 +392,67 @@ impl Gate {
             channel_key: extensions.get::<ChannelPeer>().map(|peer| peer.key),
             access: None,
         };
-        if policy::is_open(method(request)) && !metadata.contains_key("authorization") {
+        let turned_away = |caller, known, refusal| Arrival {
+            caller,
+            known,
+            verdict: Err(refusal),
+            turned_away: true,
+        };
+        // Before anybody looks at the token.
+        let passage = match self.passage(&caller) {
+            Ok(passage) => passage,
+            Err(refusal) => return turned_away(caller, false, refusal),
+        };
+        let open = policy::is_open(method(request)) && !metadata.contains_key("authorization");
+        if open {
             caller.principal.id = PrincipalId::anonymous();
-            return Arrival {
-                caller,
-                known: true,
-                verdict: Ok(()),
-            };
-        }
-        match self.identify(metadata, &caller, extensions.get()) {
-            Err(stranger) => Arrival {
-                caller,
-                known: false,
-                verdict: Err(stranger),
-            },
-            Ok((principal, access)) => {
-                (caller.principal, caller.access) = (principal, access);
-                let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
-                let verdict = judge(&caller, method(request)).and(whom);
-                Arrival {
-                    caller,
-                    known: true,
-                    verdict,
+        } else {
+            match self.identify(metadata, &caller, extensions.get()) {
+                Err(stranger) => {
+                    self.failed(&caller, Cause::Authentication);
+                    return Arrival {
+                        caller,
+                        known: false,
+                        verdict: Err(stranger),
+                        turned_away: false,
+                    };
                 }
+                Ok((principal, access)) => (caller.principal, caller.access) = (principal, access),
             }
+        }
+        if let Some(firewall) = &self.firewall
+            && let Err(refusal) = firewall.admits_principal(&caller.principal, passage)
+        {
+            return turned_away(caller, true, refusal);
+        }
+        let verdict = if open {
+            Ok(())
+        } else {
+            let whom = on_behalf_of(metadata, &caller.principal).map(|id| caller.on_behalf_of = id);
+            let verdict = judge(&caller, method(request));
+            if verdict.is_err() && !caller.principal.is(Role::Service) {
+                self.failed(&caller, Cause::Denial);
+            }
+            verdict.and(whom)
+        };
+        Arrival {
+            caller,
+            known: true,
+            verdict,
+            turned_away: false,
+        }
+    }
+
+    fn passage(&self, caller: &Caller) -> Result<Passage, Failure> {
+        match &self.firewall {
+            Some(firewall) => firewall.admits_network(caller.network),
+            None => Ok(Passage::Allowed),
+        }
+    }
+
+    fn failed(&self, caller: &Caller, cause: Cause) {
+        if let (Some(firewall), Some(address)) = (&self.firewall, caller.network) {
+            firewall.failed(address, cause);
         }
     }
 }
@@ -431,6 +491,13 @@ fn on_behalf_of(metadata: &MetadataMap, principal: &Principal) -> Result<Option<
     let id = value.to_str().ok().and_then(|text| text.parse().ok());
     id.map(Some)
         .ok_or_else(|| Failure::invalid(HEADER, "must be a principal like user/alice"))
+}
+
+/// Tells the firewall when a caller's work was refused to it.
+fn report<T>(firewall: Option<&Firewall>, caller: &Caller, result: &Result<T, Failure>) {
+    if let (Some(firewall), Err(failure)) = (firewall, result) {
+        firewall.ended(caller, failure);
+    }
 }
 
 /// Refuses what nobody waits for any more.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asterism_channel::{Connector, Pin, SCHEME};
+use asterism_channel::{Connector, Pins, SCHEME};
 use asterism_crypto::VerifyingKey;
 use asterism_proto::identity::{
     self as pb, TrustUpdate, WatchTrustRequest, identity_service_client::IdentityServiceClient,
@@ -31,7 +31,7 @@ pub struct Source {
     /// `http://host:port`, or `noise://host:port` with a pin.
     pub endpoint: String,
     /// Whom to expect there, over the encrypted channel.
-    pub pin: Option<Pin>,
+    pub pin: Option<Pins>,
     /// Makes a token of the role `service` for each call.
     pub token: Arc<dyn Fn() -> String + Send + Sync>,
 }

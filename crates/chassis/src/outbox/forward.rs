@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asterism_channel::{Connector, Pin, SCHEME};
+use asterism_channel::{Connector, Pins, SCHEME};
 use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
 use tonic::{
     Code, Request, Status,
@@ -37,7 +37,7 @@ pub enum Sink {
         /// `http://host:port`, or `noise://host:port` with a pin.
         endpoint: String,
         /// Whom to expect there, and who calls, over the encrypted channel.
-        pin: Option<Pin>,
+        pin: Option<Pins>,
         /// Makes a token of the role `service` for each call.
         token: Token,
     },
@@ -228,7 +228,7 @@ impl Sender {
 
 /// A channel that is made at the first call; none to what is no endpoint, or to one over the encrypted channel without
 /// a pin.
-fn channel(endpoint: &str, pin: Option<Pin>) -> Option<Channel> {
+fn channel(endpoint: &str, pin: Option<Pins>) -> Option<Channel> {
     let secured = endpoint.strip_prefix(SCHEME).map(|at| format!("http://{at}"));
     let plain = secured.is_none();
     let endpoint = Endpoint::from_shared(secured.unwrap_or_else(|| endpoint.to_owned()))

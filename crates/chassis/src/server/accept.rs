@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,7 +23,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{socket::Socket, wire::Wire};
-use crate::{channel::Channel, config::Limits, telemetry::names};
+use crate::{
+    channel::Channel,
+    config::Limits,
+    firewall::{Cause, Firewall, network_of},
+    telemetry::names,
+};
 
 /// After a failed accept (no file descriptors left) the next try waits this long, doubling up to the bound.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -34,13 +39,36 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Turns a listener into a stream of admitted connections.
 pub(super) struct Acceptor {
     listener: TcpListener,
-    places: Arc<Places>,
-    handshake: Duration,
-    force: CancellationToken,
+    terms: Terms,
     refused: Refusals,
     secured: Option<Secured>,
     /// Each holds its place already; what is refused here never said a byte of HTTP/2.
     handshakes: JoinSet<Result<Socket, &'static str>>,
+}
+
+/// On which terms all doors of a service admit connections.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) places: Arc<Places>,
+    pub(super) handshake: Duration,
+    pub(super) force: CancellationToken,
+    pub(super) firewall: Option<Firewall>,
+}
+
+/// Tells the firewall what comes of a connection.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    firewall: Option<Firewall>,
+    address: IpAddr,
+}
+
+impl Reporter {
+    /// It began with something else than it has to, or too slowly.
+    pub(super) fn failed(&self) {
+        if let Some(firewall) = &self.firewall {
+            firewall.failed(self.address, Cause::Handshake);
+        }
+    }
 }
 
 /// The channel of a service.
@@ -51,18 +79,10 @@ pub(super) struct Secured {
 }
 
 impl Acceptor {
-    pub(super) fn new(
-        listener: TcpListener,
-        places: Arc<Places>,
-        handshake: Duration,
-        force: CancellationToken,
-        secured: Option<Secured>,
-    ) -> Self {
+    pub(super) fn new(listener: TcpListener, terms: Terms, secured: Option<Secured>) -> Self {
         Self {
             listener,
-            places,
-            handshake,
-            force,
+            terms,
             refused: Refusals::new(),
             secured,
             handshakes: JoinSet::new(),
@@ -91,9 +111,9 @@ impl Acceptor {
                 },
             };
             match accepted {
-                Ok((stream, peer)) => match self.places.take(peer.ip()) {
+                Ok((stream, peer)) => match self.place(peer.ip()) {
                     Ok(place) => {
-                        if let Some(socket) = self.admit(stream, place) {
+                        if let Some(socket) = self.admit(stream, peer.ip(), place) {
                             return socket;
                         }
                     }
@@ -110,36 +130,75 @@ impl Acceptor {
         }
     }
 
+    /// The cheapest first: what the firewall turns away costs no place.
+    fn place(&self, address: IpAddr) -> Result<Place, &'static str> {
+        if (self.terms.firewall.as_ref()).is_some_and(|firewall| !firewall.admits_connection(address)) {
+            return Err("firewall");
+        }
+        self.terms.places.take(address)
+    }
+
     /// The connection; over the channel only once its handshake is done.
-    fn admit(&mut self, stream: TcpStream, place: Place) -> Option<Socket> {
+    fn admit(&mut self, stream: TcpStream, address: IpAddr, place: Place) -> Option<Socket> {
         // Small answers should not wait for the acknowledgement of earlier ones; without it all still works.
         let _ = stream.set_nodelay(true);
-        let (handshake, force) = (self.handshake, self.force.clone());
+        let (handshake, force) = (self.terms.handshake, self.terms.force.clone());
+        let reporter = Reporter {
+            firewall: self.terms.firewall.clone(),
+            address,
+        };
         let Some(secured) = self.secured.clone() else {
-            return Some(Socket::new(Wire::Plain(stream), place, handshake, force));
+            let closed = Box::pin(force.cancelled_owned());
+            return Some(Socket::new(
+                Wire::Plain(stream),
+                place,
+                handshake,
+                closed,
+                reporter,
+            ));
         };
         self.handshakes.spawn(async move {
-            let wire = secured.shake_hands(stream, handshake).await?;
-            Ok(Socket::new(wire, place, handshake, force))
+            let wire = secured.shake_hands(stream, handshake, &reporter).await?;
+            let withdrawn = wire.withdrawn(&secured.channel);
+            let closed = Box::pin(async move {
+                tokio::select! {
+                    () = force.cancelled_owned() => {}
+                    () = withdrawn => {}
+                }
+            });
+            Ok(Socket::new(wire, place, handshake, closed, reporter))
         });
         None
     }
 }
 
 impl Secured {
-    async fn shake_hands(&self, stream: TcpStream, within: Duration) -> Result<Wire, &'static str> {
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        within: Duration,
+        reporter: &Reporter,
+    ) -> Result<Wire, &'static str> {
         let channel = &self.channel;
         let admit = |key: &_| channel.admits(key);
-        match asterism_channel::accept(stream, channel.own(), self.service, within, admit).await {
+        let own = channel.own();
+        let own: Vec<_> = own.iter().map(AsRef::as_ref).collect();
+        match asterism_channel::accept_any(stream, &own, self.service, within, admit).await {
             Ok(stream) => {
                 let peer = channel.peer(stream.peer());
                 Ok(Wire::Secured(Box::new(stream), peer))
             }
             Err(ChannelError::Refused(key)) => {
                 tracing::debug!(%key, "a key that is not known was refused");
+                reporter.failed();
                 Err("unknown_key")
             }
-            Err(_) => Err("handshake"),
+            // Whoever says nothing and goes is a probe, or had an accident.
+            Err(ChannelError::HungUp | ChannelError::Io(_)) => Err("handshake"),
+            Err(_) => {
+                reporter.failed();
+                Err("handshake")
+            }
         }
     }
 }
@@ -196,17 +255,6 @@ impl Places {
             places: Arc::clone(self),
             network,
         })
-    }
-}
-
-/// One IPv6 caller commands a whole /64, so that is what counts.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 => v4,
     }
 }
 

@@ -1,7 +1,7 @@
 //! An accepted connection: has to speak soon, counts as long as it lives, and can be closed from outside.
 
 use std::{
-    future::Future as _,
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -12,24 +12,27 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::{
-    accept::Place,
+    accept::{Place, Reporter},
     wire::{Arrived, Wire},
 };
 
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113, 3.4). After it, HTTP/2 keep-alive finds the silent.
-const PREFACE_BYTES: usize = 24;
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection with those three properties.
 pub(super) struct Socket {
     stream: Wire,
     preface: Option<Preface>,
-    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    closed: Closed,
+    reporter: Reporter,
     _place: Place,
 }
+
+/// Resolves when a connection has to end: the server stops, or its key is withdrawn.
+pub(super) type Closed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Preface {
     missing: usize,
@@ -37,26 +40,41 @@ struct Preface {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Wire, place: Place, handshake: Duration, force: CancellationToken) -> Self {
+    pub(super) fn new(
+        stream: Wire,
+        place: Place,
+        handshake: Duration,
+        closed: Closed,
+        reporter: Reporter,
+    ) -> Self {
         let preface = Preface {
-            missing: PREFACE_BYTES,
+            missing: PREFACE.len(),
             timer: Box::pin(tokio::time::sleep(handshake)),
         };
         Self {
             stream,
             preface: Some(preface),
-            closed: Box::pin(force.cancelled_owned()),
+            closed,
+            reporter,
             _place: place,
         }
     }
 
-    fn received(&mut self, bytes: usize) {
-        if let Some(preface) = &mut self.preface {
-            preface.missing = preface.missing.saturating_sub(bytes);
-            if preface.missing == 0 {
-                self.preface = None;
-            }
+    /// Whether what came so far is how HTTP/2 begins.
+    fn received(&mut self, bytes: &[u8]) -> bool {
+        let Some(preface) = &mut self.preface else {
+            return true;
+        };
+        let expected = &PREFACE[PREFACE.len() - preface.missing..];
+        let fits = expected
+            .iter()
+            .zip(bytes)
+            .all(|(expected, byte)| expected == byte);
+        preface.missing = preface.missing.saturating_sub(bytes.len());
+        if preface.missing == 0 || !fits {
+            self.preface = None;
         }
+        fits
     }
 
     /// `Pending` unless the connection has to end now.
@@ -64,7 +82,7 @@ impl Socket {
         if self.closed.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the server stopped",
+                "the server stopped, or the key was withdrawn",
             )));
         }
         let late = self
@@ -72,6 +90,8 @@ impl Socket {
             .as_mut()
             .is_some_and(|preface| preface.timer.as_mut().poll(context).is_ready());
         if late {
+            self.preface = None;
+            self.reporter.failed();
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "no HTTP/2 preface in time",
@@ -100,7 +120,11 @@ impl AsyncRead for Socket {
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Pending => this.poll_end(context),
             Poll::Ready(result) => {
-                this.received(buffer.filled().len() - before);
+                if !this.received(&buffer.filled()[before..]) {
+                    this.reporter.failed();
+                    let text = "something else than an HTTP/2 preface";
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+                }
                 Poll::Ready(result)
             }
         }

@@ -4,5 +4,6 @@ mod budgets;
 mod calls;
 mod channel;
 mod connections;
+mod rotation;
 mod shutdown;
 mod support;

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tonic::transport::server::{Connected as _, TcpConnectInfo};
 
-use crate::channel::ChannelPeer;
+use crate::channel::{Channel, ChannelPeer};
 
 pub(super) enum Wire {
     Plain(TcpStream),
@@ -28,6 +28,21 @@ pub(crate) struct Arrived {
 }
 
 impl Wire {
+    /// Resolves once the key at the other end is withdrawn; never for a plain connection.
+    pub(super) fn withdrawn(&self, channel: &Channel) -> impl Future<Output = ()> + Send + use<> {
+        let peer = match self {
+            Self::Plain(_) => None,
+            Self::Secured(_, peer) => Some(peer.clone()),
+        };
+        let channel = channel.clone();
+        async move {
+            match peer {
+                Some(peer) => channel.withdrawn(peer).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     pub(super) fn arrived(&self) -> Arrived {
         match self {
             Self::Plain(stream) => Arrived {
