@@ -4,8 +4,9 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CONTRACTS: [&str; 6] = [
+const CONTRACTS: [&str; 7] = [
     "asterism/audit/v1/audit.proto",
+    "asterism/kms/v1/backup.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",

@@ -4,6 +4,7 @@
 //! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
 #![cfg_attr(test, allow(clippy::panic))]
 
+pub mod backup;
 mod config;
 mod error;
 pub mod keys;
@@ -19,7 +20,9 @@ use asterism_chassis::{
     Foundation, StartError, off_runtime,
     server::{Listeners, Running},
 };
-use asterism_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use asterism_proto::kms::{
+    backup_service_server::BackupServiceServer, key_management_service_server::KeyManagementServiceServer,
+};
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
@@ -31,6 +34,8 @@ use crate::{
 
 /// Directory of the versions' wrapping keys, beside the records.
 const VERSION_KEYS_DIR: &str = "version-keys";
+/// Directory of the records.
+const RECORDS_DIR: &str = "records";
 
 /// Milliseconds since 1970, asked anew for every request.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -74,7 +79,17 @@ pub async fn start_with_clock(
     let service = KeyManagementServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max + service::BATCH_HEADROOM_BYTES);
-    let running = foundation.server(&config.common).add(service).spawn(listeners)?;
+    let backups = service::Backups::new(
+        foundation.gate.clone(),
+        keyring.clone(),
+        config.common.data_dir.clone(),
+        clock.clone(),
+    );
+    let running = foundation
+        .server(&config.common)
+        .add(service)
+        .add(BackupServiceServer::new(backups))
+        .spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {
@@ -100,6 +115,7 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>), St
         (foundation, keyring) = open_store(config)?;
         tracing::info!("wrapped all key material anew, each version under a key of its own");
     }
+    backup::report(data_dir, foundation.gate.outbox())?;
     let swept = keyring.sweep_orphans().map_err(other)?;
     if swept > 0 {
         tracing::info!(
