@@ -5,8 +5,9 @@
 //! nothing, even opened. Whoever restores needs the backup, the key or passphrase that it is sealed to, *and* the root key.
 //!
 //! Why it is consistent: a version's wrapping key is durable before its record is written, and goes only when the version's destruction
-//! is due. Records are taken first, in one snapshot; so a wrapping key that is missing afterwards is one of a version that was due for
-//! destruction ([`inventory`]), and the restored service ends that destruction. Anything else missing is taken anew.
+//! is due. Records are taken first, in one snapshot, then the wrapping keys that they name; destructions wait from before the one until
+//! after the other. So a wrapping key can only be missing for a version whose destruction had begun and was interrupted
+//! ([`inventory`]); the restored service ends it.
 //!
 //! The rule: a directory becomes a store only when every byte of the backup was checked; until then it has another name.
 

@@ -63,6 +63,8 @@ pub(crate) fn capture(keyring: &Keyring, data_dir: &Path, now_ms: u64) -> Result
 /// `None` when wrapping keys or the root's files changed meanwhile.
 fn attempt(keyring: &Keyring, data_dir: &Path, now_ms: u64) -> Result<Option<Capture>, BackupError> {
     let files = root_files(data_dir)?;
+    // Destructions wait until the wrapping keys are read; nothing else does.
+    let _destroying = keyring.destroying();
     let records = spool(keyring, data_dir)?;
     let mut capture = Capture {
         created_at_ms: now_ms,
@@ -77,7 +79,7 @@ fn attempt(keyring: &Keyring, data_dir: &Path, now_ms: u64) -> Result<Option<Cap
     let room = names.len() * (NAME_BYTES + KEY_BYTES);
     capture.wrapping_keys = Zeroizing::new(Vec::with_capacity(room));
     for name in &names {
-        // None: the version was due, and was destroyed since the records were taken.
+        // None: a crash kept the record of a version whose destruction had begun.
         let Some(key) = keyring.version_keys.get(name)? else {
             continue;
         };
@@ -229,6 +231,10 @@ impl<'a> Signer<'a> {
 
     pub(crate) fn fingerprint(&self) -> Digest {
         self.public_key.fingerprint()
+    }
+
+    pub(crate) fn key_version(&self) -> u32 {
+        self.protector.version()
     }
 
     pub(crate) fn sign(&self, payload: Vec<u8>) -> Result<Signed, KmsError> {

@@ -140,6 +140,8 @@ pub(crate) struct Statement {
     pub(crate) bytes: u64,
     /// Their SHA-256.
     pub(crate) sha256: Digest,
+    /// Version of the key that signs.
+    pub(crate) key_version: u32,
 }
 
 /// What ends a backup.
@@ -158,8 +160,12 @@ impl Trailer {
         [&(json.len() as u32).to_be_bytes(), json.as_slice()].concat()
     }
 
-    /// Checks that the key which `header` names signed `statement`; gives the key's fingerprint.
-    pub(crate) fn check(json: &[u8], header: &Header, statement: &Statement) -> Result<(), BackupError> {
+    /// Checks that the key which `header` names signed as many bytes of this SHA-256.
+    pub(crate) fn check(
+        json: &[u8],
+        header: &Header,
+        (bytes, sha256): (u64, Digest),
+    ) -> Result<(), BackupError> {
         let trailer: Self = serde_json::from_slice(json).map_err(|_| BackupError::Malformed("trailer"))?;
         let key = VerifyingKey::from_pem(&trailer.public_key)
             .map_err(|_| BackupError::Malformed("public key of the signer"))?;
@@ -172,7 +178,12 @@ impl Trailer {
         let payload = payload.map_err(|_| BackupError::Signature)?;
         let signed: Statement =
             serde_json::from_slice(payload).map_err(|_| BackupError::Malformed("signed statement"))?;
-        if signed == *statement {
+        let statement = Statement {
+            bytes,
+            sha256,
+            key_version: trailer.signed.key_version,
+        };
+        if signed == statement {
             Ok(())
         } else {
             Err(BackupError::Signature)

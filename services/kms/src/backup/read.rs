@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{
     BackupError, Header, Opener,
     entry::{Decoder, Entry, MAX_PUSH_BYTES},
-    format::{Source, Statement, Trailer, stream_context},
+    format::{Source, Trailer, stream_context},
 };
 
 /// A backup whose signature fits: by which key, the header says. Nobody has looked inside yet.
@@ -122,12 +122,9 @@ fn frame<R: Read>(source: &mut Source<R>, chunk_bytes: u32, chunk: &mut Vec<u8>)
 
 /// Reads the trailer and checks it; gives digest and length of the whole file.
 fn end<R: Read>(source: &mut Source<R>, header: &Header) -> Result<(Digest, u64), BackupError> {
-    let statement = Statement {
-        bytes: source.bytes(),
-        sha256: source.digest(),
-    };
+    let before = (source.bytes(), source.digest());
     let json = source.json("trailer")?;
-    Trailer::check(&json, header, &statement)?;
+    Trailer::check(&json, header, before)?;
     source.end()?;
     Ok((source.digest(), source.bytes()))
 }

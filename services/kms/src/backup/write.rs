@@ -57,6 +57,7 @@ pub(crate) fn write(
     let statement = Statement {
         bytes: out.bytes,
         sha256: out.digest.clone().finish(),
+        key_version: signer.key_version(),
     };
     let trailer = Trailer {
         signed: signer.sign(serde_json::to_vec(&statement).expect("statements serialise"))?,

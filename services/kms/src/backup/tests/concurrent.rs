@@ -22,6 +22,15 @@ fn hammer(kms: &Kms, thread: usize, stop: &AtomicBool) -> usize {
     rounds
 }
 
+/// Also when a test fails: who waits for the others would wait for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn every_backup_is_whole_whatever_happens_meanwhile() {
     let dir = tempfile::tempdir().expect("directory");
@@ -41,8 +50,9 @@ fn every_backup_is_whole_whatever_happens_meanwhile() {
                 move || hammer(kms, thread, stop)
             }))
             .collect();
+        let stops = Stop(&stop);
         let backups: Vec<_> = (0..BACKUPS).map(|_| kms.backup(&recipient_of_all)).collect();
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         let rounds: usize = threads.into_iter().map(|thread| thread.join().expect("thread")).sum();
         (backups, rounds)
     });
@@ -76,35 +86,4 @@ fn every_backup_is_whole_whatever_happens_meanwhile() {
         assert_eq!(opened.0.expose(), b"text");
     }
     assert!(versions > BACKUPS && gone > 0, "{versions} {gone}");
-}
-
-/// How long writes wait for a backup: `cargo test -p asterism-kms -- --ignored --nocapture pause` prints it.
-#[test]
-#[ignore = "a measurement: it takes minutes, and prints a figure"]
-#[allow(clippy::print_stdout, reason = "the figure is the point")]
-fn pause_of_writes_with_a_hundred_thousand_keys() {
-    let dir = tempfile::tempdir().expect("directory");
-    let records: Arc<dyn Records> =
-        Arc::new(SledRecords::open(&dir.path().join("records"), SledOptions::default()).expect("opened"));
-    let mut batch = Batch::new();
-    for index in 0..100_000_u32 {
-        for kind in [b'k', b's', b'v'] {
-            batch = batch.put([&[kind], format!("key-{index:08}").as_bytes()].concat(), vec![index as u8; 250]);
-        }
-        if index % 500 == 499 {
-            records.commit(std::mem::take(&mut batch)).expect("put");
-        }
-    }
-    let begun = std::time::Instant::now();
-    let mut spool = std::io::BufWriter::new(tempfile::tempfile_in(dir.path()).expect("file"));
-    let mut count = 0;
-    records
-        .snapshot(&mut |name, value| {
-            count += 1;
-            std::io::Write::write_all(&mut spool, name)?;
-            Ok(std::io::Write::write_all(&mut spool, value)?)
-        })
-        .expect("snapshot");
-    println!("{count} records, writes waited {:?}", begun.elapsed());
-    assert_eq!(count, 300_000);
 }

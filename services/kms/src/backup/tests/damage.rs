@@ -34,6 +34,7 @@ fn signed_anew(before: &[u8], key: &SigningKey) -> Vec<u8> {
     let statement = Statement {
         bytes: before.len() as u64,
         sha256: Digest::of(before),
+        key_version: 1,
     };
     let payload = serde_json::to_vec(&statement).expect("statement");
     let trailer = Trailer {
