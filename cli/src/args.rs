@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backup;
 mod channel;
 mod fhe;
 mod keys;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use self::backup::BackupCommand;
 pub use self::channel::{ChannelCommand, ProxyArgs};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
@@ -52,6 +54,9 @@ pub enum Command {
     /// Creates, rotates and uses keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Backs up kms while it serves, and restores it.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Uploads, verifies and reads datasets.
     #[command(subcommand)]
     Datasets(DatasetsCommand),

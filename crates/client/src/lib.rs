@@ -41,4 +41,4 @@ pub use encrypted::{
 pub use error::ClientError;
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
-pub use kms::{DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};
+pub use kms::{Backup, DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};

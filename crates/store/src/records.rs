@@ -31,10 +31,8 @@ pub trait Records: Send + Sync {
     ///
     /// # Errors
     /// What `see` answers, which ends it, and the store's own.
-    fn snapshot(
-        &self,
-        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>;
+    fn snapshot(&self, see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>)
+    -> Result<(), StoreError>;
 
     /// Queues a batch without waiting. Batches are applied in the order of their submission, at the latest when somebody
     /// waits for the ticket or drops it.

@@ -183,7 +183,11 @@ mod tests {
     fn encoded(entries: &[(Kind, Vec<u8>, Vec<u8>)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (kind, name, value) in entries {
-            let entry = Entry { kind: *kind, name, value };
+            let entry = Entry {
+                kind: *kind,
+                name,
+                value,
+            };
             bytes.extend(entry.head().expect("head"));
             bytes.extend([name.as_slice(), value].concat());
         }
@@ -203,10 +207,18 @@ mod tests {
 
     fn entries() -> impl Strategy<Value = Vec<(Kind, Vec<u8>, Vec<u8>)>> {
         let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
-        let some = |kind, most| prop::collection::btree_map(bytes(20), bytes(most), 0..6).prop_map(move |map| {
-            map.into_iter().map(move |(name, value)| (kind, name, value)).collect::<Vec<_>>()
-        });
-        (some(Kind::Record, 300), some(Kind::WrappingKey, 33), some(Kind::File, 500))
+        let some = |kind, most| {
+            prop::collection::btree_map(bytes(20), bytes(most), 0..6).prop_map(move |map| {
+                map.into_iter()
+                    .map(move |(name, value)| (kind, name, value))
+                    .collect::<Vec<_>>()
+            })
+        };
+        (
+            some(Kind::Record, 300),
+            some(Kind::WrappingKey, 33),
+            some(Kind::File, 500),
+        )
             .prop_map(|(a, b, c)| [a, b, c].concat())
     }
 

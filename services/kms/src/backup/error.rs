@@ -48,7 +48,9 @@ pub enum BackupError {
     #[error("the backup's signature does not fit: it is damaged or was altered")]
     Signature,
     /// Another key signed it than was expected.
-    #[error("the backup was signed by {actual}, not by {expected}: it comes from another kms, or from somebody else")]
+    #[error(
+        "the backup was signed by {actual}, not by {expected}: it comes from another kms, or from somebody else"
+    )]
     SignerDiffers {
         /// The pinned fingerprint.
         expected: Digest,

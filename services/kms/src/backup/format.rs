@@ -63,7 +63,13 @@ impl Header {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let json = serde_json::to_vec(self).expect("headers serialise");
         let format = MAX_FORMAT.to_be_bytes();
-        [MAGIC.as_slice(), &format, &(json.len() as u32).to_be_bytes(), &json].concat()
+        [
+            MAGIC.as_slice(),
+            &format,
+            &(json.len() as u32).to_be_bytes(),
+            &json,
+        ]
+        .concat()
     }
 
     /// Reads everything up to the end of the header; gives also its exact bytes.

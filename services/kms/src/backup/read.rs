@@ -96,7 +96,9 @@ pub(crate) fn open(
     }
     let contents = decoder.finish()?;
     if contents != header.contents {
-        return Err(BackupError::Incomplete("its header counts other things".to_owned()));
+        return Err(BackupError::Incomplete(
+            "its header counts other things".to_owned(),
+        ));
     }
     let (sha256, _) = end(&mut source, &header)?;
     if sha256 != verified.sha256 {
@@ -106,7 +108,11 @@ pub(crate) fn open(
 }
 
 /// Reads the next chunk, encrypted; `false` when there is none.
-fn frame<R: Read>(source: &mut Source<R>, chunk_bytes: u32, chunk: &mut Vec<u8>) -> Result<bool, BackupError> {
+fn frame<R: Read>(
+    source: &mut Source<R>,
+    chunk_bytes: u32,
+    chunk: &mut Vec<u8>,
+) -> Result<bool, BackupError> {
     let most = (chunk_bytes as usize).min(MAX_PUSH_BYTES) + TAG_BYTES;
     let length = u32::from_be_bytes(source.array()?) as usize;
     if length == 0 {

@@ -86,7 +86,9 @@ impl Staging {
         let parent = parent.unwrap_or(Path::new("."));
         files::create_private_dir(parent)?;
         // Only its owner may enter.
-        let dir = tempfile::Builder::new().prefix(".restoring-").tempdir_in(parent)?;
+        let dir = tempfile::Builder::new()
+            .prefix(".restoring-")
+            .tempdir_in(parent)?;
         Ok(Self {
             path: dir.keep(),
             done: false,

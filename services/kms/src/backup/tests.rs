@@ -161,7 +161,9 @@ fn what_was_is_there_again_and_what_came_later_is_not() {
     .expect("private");
     kms.create("one");
     let first = kms.encrypt("one", b"first");
-    kms.keyring.rotate(&id("one"), None, &NO_ID, NOW).expect("rotated");
+    kms.keyring
+        .rotate(&id("one"), None, &NO_ID, NOW)
+        .expect("rotated");
     let second = kms.encrypt("one", b"second");
     kms.create("mortal");
     kms.destroy("mortal", 1);
@@ -173,13 +175,18 @@ fn what_was_is_there_again_and_what_came_later_is_not() {
     let (recipient, opener) = key_pair();
     let backup = kms.backup(&recipient);
     kms.create("later");
-    kms.keyring.rotate(&id("one"), None, &NO_ID, NOW).expect("rotated");
+    kms.keyring
+        .rotate(&id("one"), None, &NO_ID, NOW)
+        .expect("rotated");
     let third = kms.encrypt("one", b"third");
 
     let place = Place::new(opener);
     let verified = place.restore(&backup).expect("restored");
     assert_eq!(verified.header.contents.files, 1);
-    assert_eq!(verified.header.contents.wrapping_keys, 3, "two of `one`, and the signer's");
+    assert_eq!(
+        verified.header.contents.wrapping_keys, 3,
+        "two of `one`, and the signer's"
+    );
     let restored = place.start();
     let one = restored.get(&id("one")).expect("there");
     assert_eq!(one.versions.len(), 2);
@@ -234,7 +241,10 @@ fn a_passphrase_opens_what_was_sealed_with_it_and_no_other_does() {
         Err(BackupError::ShortPassphrase(12))
     ));
     let sealed = Recipient::by_passphrase(b"correct horse battery").expect("recipient");
-    assert_eq!(sealed.derivation().expect("by passphrase").argon2id, Argon2Params::default());
+    assert_eq!(
+        sealed.derivation().expect("by passphrase").argon2id,
+        Argon2Params::default()
+    );
     let backup = kms.backup(&sealed);
     let by = |text: &[u8]| Place::new(Opener::Passphrase(text.to_vec().into()));
     assert!(matches!(
@@ -277,7 +287,9 @@ fn only_the_recipient_opens_and_only_the_pinned_signer_is_believed() {
 fn a_name_that_somebody_else_took_signs_nothing() {
     let kms = kms();
     kms.create(SIGNER);
-    let refusal = ensure_signer(&kms.keyring, NOW, || Ok(())).err().expect("refused");
+    let refusal = ensure_signer(&kms.keyring, NOW, || Ok(()))
+        .err()
+        .expect("refused");
     assert!(matches!(refusal, BackupError::SignerTaken(_)));
 }
 

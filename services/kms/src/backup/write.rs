@@ -1,9 +1,6 @@
 //! Writes a backup of what was captured.
 
-use asterism_crypto::{
-    Digest, DigestWriter, SecretKey, StreamSealer,
-    stream::TAG_BYTES,
-};
+use asterism_crypto::{Digest, DigestWriter, SecretKey, StreamSealer, stream::TAG_BYTES};
 use zeroize::Zeroizing;
 
 use super::{

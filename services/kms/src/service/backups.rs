@@ -61,22 +61,26 @@ impl BackupService for Backups {
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
         let (gate, maker, place) = (self.gate.clone(), self.maker.clone(), self.place.clone());
         self.gate
-            .stream("kms.CreateBackup", request, move |_, message, emitter| async move {
-                let recipient = wire::backup_recipient(message)?;
-                let place = place.try_acquire_owned().map_err(|_| BackupError::Running)?;
-                let preparing = maker.clone();
-                let (key, captured) = gate.runtime_blocking(move || preparing.capture()).await?;
-                emitter.trail(|trail| {
-                    trail.resource(format!("backups/{}", captured.created_at_ms));
-                });
-                emitter.release().await?;
-                let sending = move || {
-                    // Held as long as this thread works, whether the caller waits or not.
-                    let _place = place;
-                    maker.send(&key, captured, &recipient, &emitter)
-                };
-                gate.runtime_blocking(sending).await
-            })
+            .stream(
+                "kms.CreateBackup",
+                request,
+                move |_, message, emitter| async move {
+                    let recipient = wire::backup_recipient(message)?;
+                    let place = place.try_acquire_owned().map_err(|_| BackupError::Running)?;
+                    let preparing = maker.clone();
+                    let (key, captured) = gate.runtime_blocking(move || preparing.capture()).await?;
+                    emitter.trail(|trail| {
+                        trail.resource(format!("backups/{}", captured.created_at_ms));
+                    });
+                    emitter.release().await?;
+                    let sending = move || {
+                        // Held as long as this thread works, whether the caller waits or not.
+                        let _place = place;
+                        maker.send(&key, captured, &recipient, &emitter)
+                    };
+                    gate.runtime_blocking(sending).await
+                },
+            )
             .await
     }
 }

@@ -13,7 +13,9 @@ fn hammer(kms: &Kms, thread: usize, stop: &AtomicBool) -> usize {
         let name = format!("key-{thread}-{rounds}");
         kms.create(&name);
         for _ in 0..2 {
-            kms.keyring.rotate(&id(&name), None, &NO_ID, NOW).expect("rotated");
+            kms.keyring
+                .rotate(&id(&name), None, &NO_ID, NOW)
+                .expect("rotated");
         }
         kms.destroy(&name, 1);
         kms.schedule(&name, 2);
@@ -45,15 +47,20 @@ fn every_backup_is_whole_whatever_happens_meanwhile() {
     let recipient_of_all = Recipient::new(key.encryption_key(), None);
     let (backups, rounds) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|thread| scope.spawn({
-                let (kms, stop) = (&kms, &stop);
-                move || hammer(kms, thread, stop)
-            }))
+            .map(|thread| {
+                scope.spawn({
+                    let (kms, stop) = (&kms, &stop);
+                    move || hammer(kms, thread, stop)
+                })
+            })
             .collect();
         let stops = Stop(&stop);
         let backups: Vec<_> = (0..BACKUPS).map(|_| kms.backup(&recipient_of_all)).collect();
         drop(stops);
-        let rounds: usize = threads.into_iter().map(|thread| thread.join().expect("thread")).sum();
+        let rounds: usize = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("thread"))
+            .sum();
         (backups, rounds)
     });
     assert!(rounds >= BACKUPS, "nothing happened meanwhile: {rounds}");

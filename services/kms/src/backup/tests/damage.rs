@@ -56,7 +56,10 @@ fn with_header(bytes: &[u8], change: impl Fn(String) -> String) -> Vec<u8> {
     let parts = parts(bytes);
     let old: Header = serde_json::from_slice(&bytes[parts.header.clone()]).expect("header");
     let text = String::from_utf8(bytes[parts.header.clone()].to_vec()).expect("text");
-    let text = text.replace(&old.signer.to_string(), &key.verifying_key().fingerprint().to_string());
+    let text = text.replace(
+        &old.signer.to_string(),
+        &key.verifying_key().fingerprint().to_string(),
+    );
     let text = change(text);
     let before = [
         &bytes[..10],
@@ -123,7 +126,10 @@ fn who_signs_anew_still_changes_nothing() {
     // Another signer in the header alone: the chunks are bound to the header.
     let foreign = with_header(&backup, |text| text);
     verify(foreign.as_slice()).expect("its signature fits");
-    assert!(matches!(place.refused(&foreign), BackupError::Altered("the header")));
+    assert!(matches!(
+        place.refused(&foreign),
+        BackupError::Altered("the header")
+    ));
     // A signature by a key that the header does not name.
     let other = signed_anew(&backup[..parts.trailer], &key);
     assert!(matches!(place.refused(&other), BackupError::Signature));
@@ -141,7 +147,13 @@ fn chunks_keep_their_place() {
         }
         bytes.extend_from_slice(&backup[parts.trailer - 4..]);
         let verified = verify(backup.as_slice()).expect("verifies");
-        read::open(bytes.as_slice(), &verified, &place.opener, &mut |_| Ok(()), &mut |_| {})
+        read::open(
+            bytes.as_slice(),
+            &verified,
+            &place.opener,
+            &mut |_| Ok(()),
+            &mut |_| {},
+        )
     };
     opened(&parts.chunks).expect("opens");
     let (mut turned, mut twice) = (parts.chunks.clone(), parts.chunks.clone());
@@ -166,18 +178,38 @@ fn newer_backups_are_refused_and_say_what_to_do() {
     });
     let refusal = place.refused(&newer);
     assert!(
-        matches!(refusal, BackupError::Newer { found: 3, known: 2, .. }),
+        matches!(
+            refusal,
+            BackupError::Newer {
+                found: 3,
+                known: 2,
+                ..
+            }
+        ),
         "{refusal}"
     );
-    assert!(refusal.to_string().contains("(9.1.0), or a newer one"), "{refusal}");
+    assert!(
+        refusal.to_string().contains("(9.1.0), or a newer one"),
+        "{refusal}"
+    );
     let suite = with_header(&backup, |text| text.replace("\"suite\":1", "\"suite\":2"));
     assert!(matches!(place.refused(&suite), BackupError::UnknownSuite(2)));
     let unknown = with_header(&backup, |text| text.replacen('{', "{\"more\":1,", 1));
-    assert!(matches!(place.refused(&unknown), BackupError::Malformed("header")));
+    assert!(matches!(
+        place.refused(&unknown),
+        BackupError::Malformed("header")
+    ));
     backup[9] = 2;
     let refusal = place.refused(&backup);
     assert!(
-        matches!(refusal, BackupError::Newer { found: 2, known: 1, .. }),
+        matches!(
+            refusal,
+            BackupError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
         "{refusal}"
     );
     assert!(refusal.to_string().contains("restore it with"), "{refusal}");
