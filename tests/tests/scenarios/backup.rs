@@ -46,6 +46,10 @@ fn refused(code: i32, args: &[&str], says: &str) {
     assert!(errors.contains(says), "{errors}");
 }
 
+fn strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
 fn private(path: &Path, text: &[u8]) {
     asterism_store::files::write_atomic(path, text, 0o600).unwrap();
 }
@@ -65,16 +69,10 @@ async fn a_constellation_comes_back_from_a_backup_that_was_taken_while_it_served
     let addr = kms.endpoint().trim_start_matches("http://").to_owned();
     let reach = ["--json", "--addr", &addr, "--data", &text("before")].map(str::to_owned);
     let create = |args: &[&str]| {
-        let reach = reach.each_ref().map(String::as_str);
-        let all = [&["backup", "create"], args, &reach]
-            .concat()
-            .iter()
-            .map(|arg| (*arg).to_owned())
-            .collect();
-        tokio::task::spawn_blocking(move || {
-            let all: Vec<String> = all;
-            answer(&all.iter().map(String::as_str).collect::<Vec<_>>())
-        })
+        let mut all = vec!["backup".to_owned(), "create".to_owned()];
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        all.extend(reach.iter().cloned());
+        tokio::task::spawn_blocking(move || answer(&strs(&all)))
     };
     let made = create(&["-o", &text("backup"), "--passphrase-file", &text("passphrase")])
         .await
@@ -96,16 +94,12 @@ async fn a_constellation_comes_back_from_a_backup_that_was_taken_while_it_served
     let shown = answer(&["--json", "backup", "inspect", &text("backup")]);
     assert_eq!(shown["sha256"], made["sha256"]);
     let restore = |file: &str, more: &[&str]| -> Vec<String> {
-        let args = ["--json", "backup", "restore", file, "--data", &text("after")];
-        [&args, more]
-            .concat()
-            .iter()
-            .map(|arg| (*arg).to_owned())
-            .collect()
+        let mut args = ["--json", "backup", "restore", file, "--data", &text("after")]
+            .map(str::to_owned)
+            .to_vec();
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        args
     };
-    fn strs(args: &[String]) -> Vec<&str> {
-        args.iter().map(String::as_str).collect()
-    }
     let by = ["--passphrase-file", &text("passphrase")];
     let pinned = ["--signer-fingerprint", &"0".repeat(64)];
     refused(
