@@ -8,6 +8,7 @@ const CONTRACTS: &[&str] = &[
     "asterism/audit/v1/audit.proto",
     "asterism/firewall/v1/firewall.proto",
     "asterism/identity/v1/identity.proto",
+    "asterism/kms/v1/backup.proto",
     "asterism/kms/v1/kms.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",

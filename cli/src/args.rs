@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backup;
 mod channel;
 mod fhe;
 mod firewall;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use self::backup::BackupCommand;
 pub use self::channel::{ChannelCommand, ProxyArgs, RotationStep, ServiceName};
 pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 pub use self::firewall::{DefaultKind, EntryArgs, FirewallArgs, FirewallCommand, SetArgs, Which};
@@ -61,6 +63,9 @@ pub enum Command {
     /// Creates, rotates and uses keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Backs up kms while it serves, and restores it.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Uploads, verifies and reads datasets.
     #[command(subcommand)]
     Datasets(DatasetsCommand),

@@ -21,8 +21,8 @@ pub use error::CliError;
 use crate::{
     args::{Cli, Command},
     commands::{
-        audit, bench, channel, datasets, demo, fhe, firewall, identity, keys, login, models, policy, predict,
-        proxy, token, up,
+        audit, backup, bench, channel, datasets, demo, fhe, firewall, identity, keys, login, models, policy,
+        predict, proxy, token, up,
     },
     connect::{data_dir, services},
     output::Output,
@@ -59,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Up(args) => up::run(args, &data_dir(global), output).await,
         Command::Demo(args) => demo::run(args, global, output).await,
         Command::Keys(command) => keys::run(command, &services(global)?, output).await,
+        Command::Backup(command) => backup::run(command, global, output).await,
         Command::Datasets(command) => datasets::run(command, &services(global)?, output).await,
         Command::Models(command) => models::run(command, &services(global)?, output).await,
         Command::Predict(args) => predict::run(args, &services(global)?, output).await,

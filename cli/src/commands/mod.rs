@@ -1,6 +1,7 @@
 //! One file per verb group.
 
 pub mod audit;
+pub mod backup;
 pub mod bench;
 pub mod channel;
 pub mod datasets;

@@ -115,6 +115,7 @@ const POLICY: &[(&str, &[Role])] = &[
     ("asterism.ingest.v1.IngestService/ReadRows", READ_ROWS),
     ("asterism.ingest.v1.IngestService/Upload", OWN_DATA),
     ("asterism.ingest.v1.IngestService/VerifyDataset", CHECK_DATA),
+    ("asterism.kms.v1.BackupService/CreateBackup", &[Admin]),
     ("asterism.kms.v1.KeyManagementService/AsymmetricDecrypt", USE_KEYS),
     (
         "asterism.kms.v1.KeyManagementService/BatchAsymmetricSign",

@@ -14,6 +14,7 @@ macro_rules! written {
     };
 }
 
+mod backup;
 mod batch;
 mod lifecycle;
 mod material;
@@ -28,6 +29,7 @@ use crate::{
     error::ClientError,
 };
 
+pub use backup::Backup;
 pub use batch::ItemFailure;
 pub use lifecycle::ReEncrypted;
 pub use material::{NewMaterial, seal_for};
@@ -54,6 +56,11 @@ impl Kms {
     /// A client over `connection`.
     pub fn new(connection: Connection) -> Self {
         Self { connection }
+    }
+
+    /// The endpoint as configured.
+    pub fn endpoint(&self) -> &str {
+        self.connection.endpoint()
     }
 
     fn client(&self) -> Client {

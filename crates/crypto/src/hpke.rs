@@ -13,7 +13,9 @@ use hpke::{
 };
 use p256::{
     elliptic_curve::sec1::ToSec1Point as _,
-    pkcs8::{DecodePublicKey as _, EncodePublicKey as _, LineEnding},
+    pkcs8::{
+        DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding,
+    },
 };
 
 use crate::{CryptoError, Digest, SecretBytes, SecretKey};
@@ -54,6 +56,23 @@ impl DecryptionKey {
         p256::SecretKey::from_slice(bytes)
             .map(Self)
             .map_err(|_| CryptoError::InvalidKey)
+    }
+
+    /// Reads PKCS#8 in PEM, as `openssl genpkey` writes it.
+    ///
+    /// # Errors
+    /// [`CryptoError::InvalidKey`] for anything but an unencrypted P-256 key.
+    pub fn from_pem(pem: &str) -> Result<Self, CryptoError> {
+        p256::SecretKey::from_pkcs8_pem(pem)
+            .map(Self)
+            .map_err(|_| CryptoError::InvalidKey)
+    }
+
+    /// PKCS#8 in PEM, unencrypted.
+    pub fn to_pem(&self) -> zeroize::Zeroizing<String> {
+        self.0
+            .to_pkcs8_pem(LineEnding::LF)
+            .expect("a scalar of P-256 has a PKCS#8 form")
     }
 
     /// The scalar, 32 bytes big-endian.

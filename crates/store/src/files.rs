@@ -31,6 +31,34 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
     sync_dir(dir)
 }
 
+/// Writes a file that must not be there yet, of mode 0600. Durable only after [`sync_file_system`].
+///
+/// # Errors
+/// [`StoreError::NoSpace`], [`StoreError::Io`].
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(file.write_all(bytes)?)
+}
+
+/// Makes everything durable that was written to the file system of `dir`: for many files, sooner than each by itself.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn sync_file_system(dir: &Path) -> Result<(), StoreError> {
+    rustix::fs::syncfs(File::open(dir)?).map_err(|error| StoreError::Io(error.into()))
+}
+
+/// Renames, durably: a directory only to where nothing is, or an empty directory.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to)?;
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty());
+    sync_dir(dir.unwrap_or(Path::new(".")))
+}
+
 /// Reads a secret file.
 ///
 /// # Errors

@@ -78,6 +78,13 @@ impl Records for MemoryRecords {
         Ok(under.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    fn snapshot(
+        &self,
+        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.map().iter().try_for_each(|(key, value)| see(key, value))
+    }
+
     fn submit(&self, batch: Batch) -> Ticket {
         Ticket::done(self.apply(batch))
     }

@@ -26,6 +26,14 @@ pub trait Records: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
+    /// Shows every record, ascending, as all are at one moment: no batch is seen in part, nor one without those before it. Writes wait
+    /// meanwhile, reads do not: `see` should only copy.
+    ///
+    /// # Errors
+    /// What `see` answers, which ends it, and the store's own.
+    fn snapshot(&self, see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>)
+    -> Result<(), StoreError>;
+
     /// Queues a batch without waiting. Batches are applied in the order of their submission, at the latest when somebody
     /// waits for the ticket or drops it.
     fn submit(&self, batch: Batch) -> Ticket;

@@ -10,7 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -55,6 +55,8 @@ impl Default for SledOptions {
 pub struct SledRecords {
     db: sled::Db,
     closed: Arc<AtomicBool>,
+    /// Held while a batch is applied, and while a snapshot is taken.
+    applying: Arc<Mutex<()>>,
     // Dropped in this order: the queue commits what it holds, then the directory's lock goes.
     group: GroupCommit<Batch>,
     _lock: DirLock,
@@ -87,17 +89,20 @@ impl SledRecords {
             std::fs::write(&reserve, vec![0; RESERVE_BYTES])?;
         }
         let closed = Arc::new(AtomicBool::new(false));
+        let applying = Arc::default();
         let committer = Committer {
             db: db.clone(),
             file,
             path: path.to_owned(),
             min_free_bytes: options.min_free_bytes,
             closed: closed.clone(),
+            applying: Arc::clone(&applying),
         };
         let group = GroupCommit::start(Box::new(move |group| committer.commit(group)))?;
         Ok(Self {
             db,
             closed,
+            applying,
             group,
             _lock: lock,
         })
@@ -179,6 +184,19 @@ impl Records for SledRecords {
         })
     }
 
+    fn snapshot(
+        &self,
+        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _still = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded(|| {
+            self.db.iter().try_for_each(|found| {
+                let (key, value) = found.map_err(from_sled)?;
+                see(&key, &value)
+            })
+        })
+    }
+
     fn submit(&self, batch: Batch) -> Ticket {
         if self.closed.load(Ordering::Acquire) {
             return Ticket::done(Err(StoreError::Closed));
@@ -200,6 +218,7 @@ struct Committer {
     path: PathBuf,
     min_free_bytes: u64,
     closed: Arc<AtomicBool>,
+    applying: Arc<Mutex<()>>,
 }
 
 impl Committer {
@@ -279,7 +298,10 @@ impl Committer {
                     None => all.remove(key),
                 }
             }
-            self.db.apply_batch(all).map_err(from_sled)?;
+            {
+                let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+                self.db.apply_batch(all).map_err(from_sled)?;
+            }
             self.db.flush().map_err(from_sled)?;
             self.file.sync_data()?;
         }

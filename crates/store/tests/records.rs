@@ -199,6 +199,35 @@ fn a_damaged_file_is_an_error_and_no_panic() {
     }
 }
 
+/// Two records that are always changed together are the same in every snapshot.
+#[test]
+fn a_snapshot_is_of_one_moment() {
+    over_all(|records| {
+        let put = |value: u32| {
+            let value = value.to_be_bytes();
+            (0..50_u8).fold(Batch::new(), |batch, key| batch.put([key], value))
+        };
+        records.commit(put(0)).unwrap();
+        let writer = records.clone();
+        let writes = std::thread::spawn(move || (1..60).for_each(|value| writer.commit(put(value)).unwrap()));
+        loop {
+            let done = writes.is_finished();
+            let mut seen = Vec::new();
+            let see = &mut |key: &[u8], value: &[u8]| {
+                seen.push((key.to_vec(), value.to_vec()));
+                Ok(())
+            };
+            records.snapshot(see).unwrap();
+            assert_eq!(seen.len(), 50);
+            assert!(seen.is_sorted() && seen.iter().all(|(_, value)| *value == seen[0].1));
+            if done {
+                break;
+            }
+        }
+        writes.join().unwrap();
+    });
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Put(u8, u8),

@@ -9,7 +9,7 @@ mod keyring;
 mod lifecycle;
 mod material;
 mod operations;
-mod record;
+pub(crate) mod record;
 mod requests;
 mod sweep;
 #[cfg(test)]
@@ -21,6 +21,7 @@ mod version_keys;
 pub use changes::{KeyUpdate, MAX_WINDOW_MS, MIN_WINDOW_MS};
 pub use id::KeyId;
 pub use key::{Key, Version};
+pub(crate) use keyring::key_at;
 pub use keyring::{Keyring, NewKey};
 pub use lifecycle::State;
 pub use material::KeyType;

@@ -4,6 +4,7 @@
 //! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
 #![cfg_attr(test, allow(clippy::panic))]
 
+pub mod backup;
 mod config;
 pub mod directory;
 mod error;
@@ -24,7 +25,9 @@ use asterism_chassis::{
 };
 use asterism_proto::{
     identity::identity_service_server::IdentityServiceServer,
-    kms::key_management_service_server::KeyManagementServiceServer,
+    kms::{
+        backup_service_server::BackupServiceServer, key_management_service_server::KeyManagementServiceServer,
+    },
     policy::policy_service_server::PolicyServiceServer,
 };
 
@@ -43,6 +46,8 @@ use crate::{
 
 /// Directory of the versions' wrapping keys, beside the records.
 const VERSION_KEYS_DIR: &str = "version-keys";
+/// Directory of the records.
+const RECORDS_DIR: &str = "records";
 
 /// What watchers of revocations are told at once may be larger than other messages.
 const MAX_TRUST_BYTES: usize = 16 << 20;
@@ -107,7 +112,18 @@ pub async fn start_with_clock(
     let policy = PolicyServiceServer::new(policy)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    let running = server.add(service).add(identity).add(policy).spawn(listeners)?;
+    let backups = service::Backups::new(
+        foundation.gate.clone(),
+        keyring.clone(),
+        config.common.data_dir.clone(),
+        clock.clone(),
+    );
+    let running = server
+        .add(service)
+        .add(identity)
+        .add(policy)
+        .add(BackupServiceServer::new(backups))
+        .spawn(listeners)?;
     let every = Duration::from_secs(config.lifecycle.sweep_seconds);
     let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
     tokio::spawn(async move {
@@ -140,6 +156,7 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc
         swept += keyring.sweep_orphans().map_err(other)?;
         keyring.make_current().map_err(other)?;
     }
+    backup::report(data_dir, foundation.gate.outbox())?;
     swept += keyring.settle_pending().map_err(other)?;
     if swept > 0 {
         tracing::info!(

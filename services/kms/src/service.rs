@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod backups;
 mod batch;
 mod ciphers;
 mod data_keys;
@@ -32,6 +33,7 @@ use crate::{
 };
 
 use self::access::{Bound, usable};
+pub(crate) use self::backups::Backups;
 pub(crate) use self::batch::HEADROOM_BYTES as BATCH_HEADROOM_BYTES;
 
 pub(crate) struct Adapter {

@@ -92,7 +92,7 @@ fn act(keyring: &Keyring, outbox: &Outbox, now_ms: u64, due: &Due) -> Result<(),
     Ok(())
 }
 
-fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
+pub(crate) fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
     AuditEvent {
         occurred_at: SystemTime::now(),
         principal: PrincipalId::service("kms").to_string(),

@@ -73,7 +73,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     Ok(fs::File::open(dir)?.sync_all()?)
 }
 
-fn shred_all(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn shred_all(dir: &Path) -> Result<(), StoreError> {
     fn walk(dir: &Path) -> Result<(), StoreError> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

@@ -1,5 +1,6 @@
 //! Between messages and the domain.
 
+mod backups;
 mod proofs;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::{
     policy::MAX_REQUIRED,
 };
 
+pub(crate) use backups::backup_recipient;
 pub(crate) use proofs::{Encoding, check_crc, encryption_key, input};
 
 const MAX_LABELS: usize = 32;
@@ -300,7 +302,7 @@ pub(crate) fn version(id: &KeyId, version: &Version, now_ms: u64) -> pb::KeyVers
     }
 }
 
-fn timestamp(ms: u64) -> prost_types::Timestamp {
+pub(crate) fn timestamp(ms: u64) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: (ms / 1000) as i64,
         nanos: (ms % 1000 * 1_000_000) as i32,

@@ -1,6 +1,8 @@
 //! The service from outside: gRPC over loopback, and its files when it is down.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "service/backups.rs"]
+mod backups;
 #[path = "service/batches.rs"]
 mod batches;
 #[path = "service/checksums.rs"]

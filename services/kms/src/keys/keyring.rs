@@ -63,6 +63,8 @@ pub struct Keyring {
     cache: RwLock<HashMap<KeyId, Arc<Key>>>,
     /// Held by whoever changes a key that is there: what it read is still so when it writes.
     changes: Mutex<()>,
+    /// Held by whoever destroys, before [`Keyring::changing`], and by who needs that nothing is destroyed meanwhile.
+    destructions: Mutex<()>,
     pub(crate) import_jobs: ImportJobs,
     /// Least time in which a destruction can be undone.
     pub(crate) min_window_ms: u64,
@@ -89,6 +91,7 @@ impl Keyring {
             root,
             cache: RwLock::default(),
             changes: Mutex::default(),
+            destructions: Mutex::default(),
             import_jobs: ImportJobs::default(),
             min_window_ms,
         }
@@ -244,6 +247,11 @@ impl Keyring {
     /// Takes the place of the one who changes keys.
     pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the place of the one who destroys versions: meanwhile no wrapping key of theirs goes.
+    pub(crate) fn destroying(&self) -> MutexGuard<'_, ()> {
+        self.destructions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes a key once: `work` alters the record and gives what is written with it, and the name of a wrapping key that was made

@@ -20,7 +20,7 @@ pub(crate) const STATE: u8 = b's';
 const REQUEST: u8 = b'r';
 
 /// What is written now. Format 1 had neither this number nor what follows it.
-const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 
 /// A key without its material.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -128,6 +128,7 @@ impl Keyring {
         now_ms: u64,
         report: impl FnOnce() -> Result<(), KmsError>,
     ) -> Result<bool, KmsError> {
+        let _destroying = self.destroying();
         let _changing = self.changing();
         let state_at = state_record(id, version);
         let Some(stored) = self.records.get(&state_at)? else {

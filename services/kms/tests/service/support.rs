@@ -74,6 +74,10 @@ impl World {
         })
     }
 
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// The service's clock goes on.
     pub fn advance(&self, by: Duration) {
         self.now_ms.fetch_add(by.as_millis() as u64, Ordering::AcqRel);
@@ -112,10 +116,6 @@ impl World {
 
     pub fn identity_with(&self, token: &str) -> Identity {
         Identity::new(Connection::lazy(&self.endpoint, Credentials::token(token)).unwrap())
-    }
-
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
     }
 
     pub fn policy_of(&self, principal: &str, roles: &[Role]) -> Policy {

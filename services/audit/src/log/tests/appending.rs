@@ -148,6 +148,13 @@ impl Records for Failing {
         self.inner.scan_back(before, prefix, limit)
     }
 
+    fn snapshot(
+        &self,
+        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.inner.snapshot(see)
+    }
+
     fn submit(&self, batch: Batch) -> Ticket {
         let batch = if self.fail.load(Ordering::Relaxed) {
             batch.put(*b"too large", vec![0; MAX_VALUE + 1])

@@ -1,0 +1,78 @@
+//! What a restore leaves for the first start of the service: the event that it happened.
+
+use std::{path::Path, time::SystemTime};
+
+use asterism_chassis::{
+    StartError,
+    identity::PrincipalId,
+    outbox::{AuditEvent, Outbox, Outcome},
+};
+use asterism_crypto::Digest;
+use asterism_store::{StoreError, files};
+use serde::{Deserialize, Serialize};
+
+use super::{BackupError, Verified};
+
+const FILE: &str = "restored.json";
+const FORMAT: u32 = 1;
+
+/// Of which backup the store is, and since when.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    format: u32,
+    /// Of the backup's file.
+    sha256: Digest,
+    created_at_ms: u64,
+    restored_at_ms: u64,
+}
+
+pub(crate) fn leave(data_dir: &Path, backup: &Verified, restored_at_ms: u64) -> Result<(), BackupError> {
+    let mark = Mark {
+        format: FORMAT,
+        sha256: backup.sha256,
+        created_at_ms: backup.header.created_at_ms,
+        restored_at_ms,
+    };
+    let json = serde_json::to_vec_pretty(&mark).expect("marks serialise");
+    Ok(files::write_new(&data_dir.join(FILE), &json)?)
+}
+
+/// Records that the store was restored, if it was and that is not recorded yet.
+///
+/// # Errors
+/// [`StartError`] when the mark cannot be read, or the event not be recorded: the service does not start without it.
+pub(crate) fn report(data_dir: &Path, outbox: &Outbox) -> Result<(), StartError> {
+    let path = data_dir.join(FILE);
+    let json = match files::read_private(&path) {
+        Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        read => read?,
+    };
+    let mark = serde_json::from_slice::<Mark>(&json).ok();
+    let mark = mark.filter(|mark| mark.format == FORMAT).ok_or_else(|| {
+        let shown = path.display();
+        StartError::Other(format!("{shown} cannot be read; restore the backup anew"))
+    })?;
+    let event = AuditEvent {
+        occurred_at: SystemTime::now(),
+        principal: PrincipalId::service("kms").to_string(),
+        on_behalf_of: String::new(),
+        operation: "kms.Restored",
+        resource: format!("backups/{}", mark.created_at_ms),
+        key_version: 0,
+        outcome: Outcome::Succeeded,
+        reason: format!("RESTORED at_ms={}", mark.restored_at_ms).into(),
+        request_id: String::new(),
+        trace_id: String::new(),
+        token_id: String::new(),
+        network: String::new(),
+        input: Some(mark.sha256),
+        output: None,
+    };
+    outbox
+        .record(event)
+        .map_err(|failure| StartError::Other(failure.message().to_owned()))?;
+    tracing::info!(backup = %mark.sha256, "this store was restored from a backup");
+    // After the event: a crash in between records it twice rather than never.
+    Ok(files::shred(&path)?)
+}

@@ -1,0 +1,96 @@
+//! Backups while keys are made, rotated and destroyed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+const BACKUPS: usize = 20;
+
+/// Makes, rotates and destroys until told to stop; gives how often.
+fn hammer(kms: &Kms, thread: usize, stop: &AtomicBool) -> usize {
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let name = format!("key-{thread}-{rounds}");
+        kms.create(&name);
+        for _ in 0..2 {
+            kms.keyring
+                .rotate(&id(&name), None, &NO_ID, NOW)
+                .expect("rotated");
+        }
+        kms.destroy(&name, 1);
+        kms.schedule(&name, 2);
+        rounds += 1;
+    }
+    rounds
+}
+
+/// Also when a test fails: who waits for the others would wait for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn every_backup_is_whole_whatever_happens_meanwhile() {
+    let dir = tempfile::tempdir().expect("directory");
+    let records = SledRecords::open(&dir.path().join("records"), SledOptions::default()).expect("opened");
+    let keyring = keyring(dir.path(), Arc::new(records));
+    let kms = Kms { dir, keyring };
+    kms.create("old");
+    let ciphertext = kms.encrypt("old", b"text");
+    let stop = AtomicBool::new(false);
+    let key = DecryptionKey::generate().expect("key");
+    let scalar = key.to_secret_bytes();
+    let recipient_of_all = Recipient::new(key.encryption_key(), None);
+    let (backups, rounds) = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                scope.spawn({
+                    let (kms, stop) = (&kms, &stop);
+                    move || hammer(kms, thread, stop)
+                })
+            })
+            .collect();
+        let stops = Stop(&stop);
+        let backups: Vec<_> = (0..BACKUPS).map(|_| kms.backup(&recipient_of_all)).collect();
+        drop(stops);
+        let rounds: usize = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("thread"))
+            .sum();
+        (backups, rounds)
+    });
+    assert!(rounds >= BACKUPS, "nothing happened meanwhile: {rounds}");
+    let (mut versions, mut gone) = (0, 0);
+    for backup in backups {
+        let opener = Opener::PrivateKey(DecryptionKey::from_bytes(scalar.expose()).expect("key"));
+        let place = Place::new(opener);
+        place.restore(&backup).expect("restored");
+        let restored = place.start();
+        for key in restored.list(None, usize::MAX).expect("list") {
+            for version in &key.versions {
+                match version.state(NOW) {
+                    State::Destroyed => {
+                        gone += 1;
+                        assert!(restored.raw_material(&key, version.number).is_err());
+                    }
+                    // Its wrapping key may be gone already.
+                    State::DestroyScheduled => {}
+                    _ => {
+                        versions += 1;
+                        restored.material(&key, version.number).expect("material");
+                    }
+                }
+            }
+            // No half of a change is there that would stand in the way of the next.
+            restored.rotate(&key.id, None, &NO_ID, NOW).expect("rotated");
+        }
+        let old = restored.get(&id("old")).expect("there");
+        let opened = restored.decrypt(&old, &ciphertext, b"", NOW).expect("decrypted");
+        assert_eq!(opened.0.expose(), b"text");
+    }
+    assert!(versions > BACKUPS && gone > 0, "{versions} {gone}");
+}
