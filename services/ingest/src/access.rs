@@ -35,7 +35,12 @@ impl Access {
         }
         let question = Question {
             principal: caller.principal.id.to_string(),
-            roles: caller.principal.roles.iter().map(|role| role_name(*role)).collect(),
+            roles: caller
+                .principal
+                .roles
+                .iter()
+                .map(|role| role_name(*role))
+                .collect(),
             verb: verb.as_str(),
             resource: resource.clone(),
             owner: owner.to_owned(),

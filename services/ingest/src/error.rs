@@ -75,7 +75,7 @@ pub enum IngestError {
     DatasetNotFound(String),
     /// The caller may know of it, and not do that.
     #[error(
-        "nothing allows you to {verb} `{resource}`, or a grant denies it; an administrator sees why by `asterism policy explain`"
+        "nothing allows you to {verb} `{resource}`, or a grant denies it; `asterism policy explain` says why, an administrator can grant it"
     )]
     Denied {
         /// What was to be done.

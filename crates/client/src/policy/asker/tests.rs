@@ -63,7 +63,11 @@ async fn refused_is_who_may_see_it_and_others_are_told_that_it_is_not_there() {
     let world = World::new(&["get", "predict"]);
     let verdict = async |verb| world.judge(question(verb, "models/x")).await.ok();
     assert_eq!(verdict("predict").await, Some(Verdict::Allowed));
-    assert_eq!(world.asked(), ["predict"], "who may do it is not asked about further");
+    assert_eq!(
+        world.asked(),
+        ["predict"],
+        "who may do it is not asked about further"
+    );
     assert_eq!(verdict("delete").await, Some(Verdict::Denied));
     world.allowed.borrow_mut().clear();
     world.after(ANSWERS_HOLD_FOR);
@@ -138,7 +142,11 @@ fn there_are_never_more_answers_than_there_may_be() {
     // What is too old goes first.
     let full = Answers::default();
     for index in 0..MAX_ANSWERS {
-        let asked = if index < 100 { start + ANSWERS_HOLD_FOR } else { start };
+        let asked = if index < 100 {
+            start + ANSWERS_HOLD_FOR
+        } else {
+            start
+        };
         full.keep(question("get", &format!("models/{index}")), true, asked);
     }
     let now = start + ANSWERS_HOLD_FOR;
