@@ -4,6 +4,8 @@
 #[path = "scenarios/support.rs"]
 mod support;
 
+#[path = "scenarios/asking.rs"]
+mod asking;
 #[path = "scenarios/backup.rs"]
 mod backup;
 #[path = "scenarios/bad_input.rs"]

@@ -48,4 +48,4 @@ pub use identity::{Identity, LoginOutcome, MIN_PASSWORD_CHARACTERS, NewCredentia
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
 pub use kms::{Backup, DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};
-pub use policy::Policy;
+pub use policy::{ANSWERS_HOLD_FOR, Asker, Policy, Question, Verdict};

@@ -1,7 +1,11 @@
 //! Grants, explanations and approvals.
 
+mod asker;
+
 use asterism_proto::policy::{self as pb, policy_service_client::PolicyServiceClient};
 use tonic::{service::interceptor::InterceptedService, transport::Channel};
+
+pub use asker::{ANSWERS_HOLD_FOR, Asker, Question, Verdict};
 
 use crate::{
     connection::{Carried, Connection, MAX_MESSAGE_BYTES},

@@ -135,7 +135,7 @@ macro_rules! as_text {
 as_text!(Subject, Pattern);
 
 /// A role as it is written.
-pub(crate) fn role_name(role: Role) -> &'static str {
+pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
         Role::KeyAdmin => "key-admin",

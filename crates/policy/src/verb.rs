@@ -55,8 +55,8 @@ verbs! {
     Unwrap = "unwrap" for "keys",
     /// Add a version.
     Rotate = "rotate" for "keys",
-    /// Change settings and states.
-    Update = "update" for "keys",
+    /// Change settings and states; how a model is compiled.
+    Update = "update" for "keys" "models",
     /// Have a version destroyed.
     Destroy = "destroy" for "keys",
     /// Take material out.

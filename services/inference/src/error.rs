@@ -4,6 +4,7 @@ use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
 use asterism_client::ClientError;
 use asterism_crypto::CryptoError;
 use asterism_learn::{LearnError, csv::CsvError, table::TableError};
+use asterism_policy::Verb;
 use asterism_store::StoreError;
 use tonic::Code;
 
@@ -26,6 +27,19 @@ pub enum InferenceError {
     /// No such dataset, or none that the caller may know of.
     #[error("there is no dataset `{0}`; list the datasets you may use with ListDatasets")]
     DatasetNotFound(String),
+    /// The caller may know of it, and not do that.
+    #[error(
+        "nothing allows you to {verb} `{resource}`, or a grant denies it; `asterism policy explain` says why, an administrator can grant it"
+    )]
+    Denied {
+        /// What was to be done.
+        verb: Verb,
+        /// To what.
+        resource: String,
+    },
+    /// kms does not say who may do what; then nobody may.
+    #[error("kms does not answer who may do that, so nobody may; try again, or ask an operator")]
+    PolicyUnavailable(Box<ClientError>),
     /// A stored model does not verify and is not used.
     #[error("the model `{model}` is refused: {problem}; restore it from a backup or train it again")]
     ModelRefused {
@@ -139,6 +153,8 @@ impl Classify for InferenceError {
                 _ => ErrorClass::Precondition,
             },
             Self::ModelNotFound(_) | Self::DatasetNotFound(_) => ErrorClass::NotFound,
+            Self::Denied { .. } => ErrorClass::Denied,
+            Self::PolicyUnavailable(_) => ErrorClass::Unavailable,
             Self::NotImportable(_) => ErrorClass::Invalid,
             Self::ImportsBusy => ErrorClass::Exhausted,
             Self::Imported
@@ -167,6 +183,8 @@ impl Classify for InferenceError {
             Self::Field { .. } => "INVALID_FIELD",
             Self::ModelNotFound(_) => "MODEL_NOT_FOUND",
             Self::DatasetNotFound(_) => "DATASET_NOT_FOUND",
+            Self::Denied { .. } => "POLICY_DENIED",
+            Self::PolicyUnavailable(_) => "POLICY_UNAVAILABLE",
             Self::ModelRefused { .. } => "MODEL_REFUSED",
             Self::DatasetRefused(_) => "DATASET_REFUSED",
             Self::DatasetChanged => "DATASET_CHANGED",
@@ -227,6 +245,13 @@ impl Classify for InferenceError {
             _ => matches!(self.class(), ErrorClass::Exhausted | ErrorClass::Unavailable),
         };
         passes.then_some(std::time::Duration::from_secs(1))
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Denied { verb, .. } => vec![("verb".to_owned(), verb.to_string())],
+            _ => vec![],
+        }
     }
 }
 

@@ -15,10 +15,12 @@ use asterism_learn::{
     table::{Table, TableBuilder},
     train,
 };
+use asterism_policy::Verb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use crate::{
+    access::Access,
     error::InferenceError,
     models::{
         Content, MODEL_MANIFEST_DOMAIN, Method, ModelCache, ModelId, ModelManifest, Origin, Predicted,
@@ -68,6 +70,7 @@ pub type OnStep = Arc<dyn Fn(Step) -> ControlFlow<()> + Send + Sync>;
 pub struct Flow {
     registry: Arc<Registry>,
     cache: ModelCache,
+    access: Access,
     kms: Connection,
     ingest: Connection,
     max_table_bytes: usize,
@@ -92,6 +95,7 @@ impl Flow {
         Self {
             registry,
             cache: ModelCache::new(cached_models),
+            access: Access::new(kms.clone()),
             kms,
             ingest,
             max_table_bytes,
@@ -113,10 +117,10 @@ impl Flow {
         if let Some(request) = &request
             && let Some(id) = self.registry.made_by(request)?
         {
-            return self.verified(caller, id).await;
+            return self.verified(caller, Verb::Get, id).await;
         }
         tell(&on_step, Step::of("verify"))?;
-        let opened = self.open_dataset(caller, &order.dataset).await?;
+        let opened = self.open_dataset(caller, Verb::Train, &order.dataset).await?;
         let dataset_sha256 = opened.verified.sha256;
         let steps = on_step.clone();
         let wish = order.clone();
@@ -149,7 +153,7 @@ impl Flow {
             evaluation: Some(evaluation),
         };
         let id = self.store(caller, draft, &model.to_bytes(), request).await?;
-        self.verified(caller, id).await
+        self.load(caller, id).await
     }
 
     /// Evaluates on the held-out rows of the model's own dataset, or on every row of another.
@@ -162,7 +166,7 @@ impl Flow {
         let manifest = &verified.manifest;
         verified.model.trained()?;
         let opened = self
-            .open_dataset(caller, dataset.unwrap_or(&manifest.dataset))
+            .open_dataset(caller, Verb::Predict, dataset.unwrap_or(&manifest.dataset))
             .await?;
         let rows = if dataset.is_none_or(|name| name == manifest.dataset) {
             if Some(opened.verified.sha256) != manifest.dataset_manifest_sha256 {
@@ -200,7 +204,7 @@ impl Flow {
         verified: &Arc<Verified>,
         dataset: &str,
     ) -> Result<(Vec<Vec<f64>>, Digest), InferenceError> {
-        let opened = self.open_dataset(caller, dataset).await?;
+        let opened = self.open_dataset(caller, Verb::Predict, dataset).await?;
         Ok((
             training::feature_rows(verified.model.features(), &opened.table)?,
             opened.verified.sha256,
@@ -222,7 +226,7 @@ impl Flow {
         &self.registry
     }
 
-    /// Models that the caller may know of, after `after`, at most `limit`; and where the next page begins.
+    /// Models that the caller may know of as their owner or an administrator, after `after`, at most `limit`; and where the next page begins.
     pub fn owned(
         &self,
         caller: &Caller,
@@ -247,14 +251,46 @@ impl Flow {
         }
     }
 
-    /// The model `id`, after every check: owner, signature, digests, decryption.
+    /// The model `id`, if the caller may do that to it, and after every check.
+    ///
+    /// # Errors
+    /// [`InferenceError::ModelNotFound`] also when the caller may not know of it; [`InferenceError::Denied`];
+    /// [`InferenceError::PolicyUnavailable`]; as [`Flow::load`].
+    pub async fn verified(
+        &self,
+        caller: &Caller,
+        verb: Verb,
+        id: ModelId,
+    ) -> Result<Arc<Verified>, InferenceError> {
+        let registry = self.registry.clone();
+        let record = blocking(move || registry.get(id)).await?;
+        self.permit(caller, verb, id, &record.owner).await?;
+        self.load(caller, id).await
+    }
+
+    /// Whether the caller may do that to the model `id`, which is `owner`'s.
+    pub(crate) async fn permit(
+        &self,
+        caller: &Caller,
+        verb: Verb,
+        id: ModelId,
+        owner: &str,
+    ) -> Result<(), InferenceError> {
+        if self.access.may(caller, verb, id.name(), owner).await? {
+            Ok(())
+        } else {
+            Err(InferenceError::ModelNotFound(id.name()))
+        }
+    }
+
+    /// The model `id`, for who is known to be allowed, after every check of what is stored: signature, digests, decryption.
     ///
     /// The stored bytes are read and digested at every call, so that a swapped file is refused even while the model it
     /// replaced is still in memory.
     ///
     /// # Errors
-    /// [`InferenceError::ModelNotFound`] also when the caller may not know of it; [`InferenceError::ModelRefused`].
-    pub async fn verified(&self, caller: &Caller, id: ModelId) -> Result<Arc<Verified>, InferenceError> {
+    /// [`InferenceError::ModelNotFound`]; [`InferenceError::ModelRefused`].
+    pub(crate) async fn load(&self, caller: &Caller, id: ModelId) -> Result<Arc<Verified>, InferenceError> {
         let registry = self.registry.clone();
         let (record, signed, ciphertext) = blocking(move || {
             Ok((
@@ -264,9 +300,6 @@ impl Flow {
             ))
         })
         .await?;
-        if !caller.may_access(&record.owner) {
-            return Err(InferenceError::ModelNotFound(id.name()));
-        }
         let origin = Origin {
             signed_manifest: Digest::of(&signed),
             ciphertext: Digest::of(&ciphertext),
@@ -319,24 +352,30 @@ impl Flow {
         Ok(verified)
     }
 
-    /// Deletes a model of the caller's.
-    pub fn delete(&self, caller: &Caller, id: ModelId) -> Result<(), InferenceError> {
-        if !caller.may_access(&self.registry.get(id)?.owner) {
-            return Err(InferenceError::ModelNotFound(id.name()));
-        }
-        self.registry.delete(id)?;
+    /// Deletes a model.
+    ///
+    /// # Errors
+    /// As [`Flow::verified`], of who may not.
+    pub async fn delete(&self, caller: &Caller, id: ModelId) -> Result<(), InferenceError> {
+        let registry = self.registry.clone();
+        let record = blocking(move || registry.get(id)).await?;
+        self.permit(caller, Verb::Delete, id, &record.owner).await?;
+        let registry = self.registry.clone();
+        blocking(move || registry.delete(id)).await?;
         self.cache.remove(id);
         Ok(())
     }
 
-    async fn open_dataset(&self, caller: &Caller, name: &str) -> Result<Opened, InferenceError> {
+    /// A dataset of which the caller may do that.
+    async fn open_dataset(&self, caller: &Caller, verb: Verb, name: &str) -> Result<Opened, InferenceError> {
         let ingest = Ingest::new(self.acting(&self.ingest, caller));
         let dataset = ingest
             .get(name)
             .await
             .map_err(|error| InferenceError::ingest(name, error))?;
-        // Ingest trusts this service for every dataset: what the caller may read is decided here.
-        if !caller.may_access(&dataset.owner) {
+        // Ingest trusts this service for every dataset: what the caller may do with it is asked here.
+        let may = self.access.may(caller, verb, dataset.name, &dataset.owner);
+        if !may.await? {
             return Err(InferenceError::DatasetNotFound(name.to_owned()));
         }
         let mut reader = CsvReader::new(CsvLimits::default());

@@ -12,6 +12,7 @@ use asterism_chassis::{
     paging::page_size,
 };
 use asterism_crypto::Digest;
+use asterism_policy::Verb;
 use asterism_proto::inference::{self as pb, inference_service_server::InferenceService};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -120,7 +121,7 @@ impl InferenceService for Adapter {
                 request,
                 move |caller, message, mut trail| async move {
                     trail.silent();
-                    let found = verified(&flow, &caller, &message.name, &mut trail).await;
+                    let found = verified(&flow, &caller, Verb::Get, &message.name, &mut trail).await;
                     (trail, found.map(|verified| wire::model(&verified)))
                 },
             )
@@ -133,13 +134,14 @@ impl InferenceService for Adapter {
     ) -> Result<Response<pb::DeleteModelResponse>, Status> {
         let (flow, encrypted) = (self.flow.clone(), self.encrypted.clone());
         self.gate
-            .blocking("inference.DeleteModel", request, move |caller, message, trail| {
-                let id = ModelId::from_name(&message.name)?;
-                trail.resource(id.name());
-                flow.delete(caller, id)?;
-                encrypted.forget(id);
-                Ok(pb::DeleteModelResponse {})
-            })
+            .flow(
+                "inference.DeleteModel",
+                request,
+                move |caller, message, mut trail| async move {
+                    let deleted = delete(&flow, &encrypted, &caller, &message.name, &mut trail).await;
+                    (trail, deleted)
+                },
+            )
             .await
     }
 
@@ -215,7 +217,7 @@ async fn list(
     let after = wire::page_token(&message.page_token)?;
     let (ids, next) = flow.owned(caller, after, limit)?;
     let models = futures::stream::iter(ids)
-        .map(|id| flow.verified(caller, id))
+        .map(|id| flow.load(caller, id))
         .buffered(LIST_CONCURRENCY)
         .map_ok(|verified| wire::model(&verified))
         .try_collect()
@@ -226,16 +228,31 @@ async fn list(
     })
 }
 
-/// The model of a request, after every check.
+async fn delete(
+    flow: &Flow,
+    encrypted: &EncryptedFlow,
+    caller: &Caller,
+    name: &str,
+    trail: &mut Trail,
+) -> Result<pb::DeleteModelResponse, Failure> {
+    let id = ModelId::from_name(name)?;
+    trail.resource(id.name());
+    flow.delete(caller, id).await?;
+    encrypted.forget(id);
+    Ok(pb::DeleteModelResponse {})
+}
+
+/// The model of a request that does that to it, after every check.
 async fn verified(
     flow: &Flow,
     caller: &Caller,
+    verb: Verb,
     name: &str,
     trail: &mut Trail,
 ) -> Result<Arc<Verified>, Failure> {
     let id = ModelId::from_name(name)?;
     trail.resource(id.name());
-    Ok(flow.verified(caller, id).await?)
+    Ok(flow.verified(caller, verb, id).await?)
 }
 
 async fn evaluate(
@@ -244,7 +261,7 @@ async fn evaluate(
     message: &pb::EvaluateRequest,
     trail: &mut Trail,
 ) -> Result<pb::Evaluation, Failure> {
-    let verified = verified(flow, caller, &message.name, trail).await?;
+    let verified = verified(flow, caller, Verb::Predict, &message.name, trail).await?;
     trail.input_digest(verified.manifest_sha256);
     let evaluation = flow
         .evaluate(caller, &verified, wire::dataset_name(&message.dataset)?)
@@ -258,7 +275,7 @@ async fn predict(
     message: pb::PredictRequest,
     trail: &mut Trail,
 ) -> Result<pb::PredictResponse, Failure> {
-    let verified = verified(flow, caller, &message.name, trail).await?;
+    let verified = verified(flow, caller, Verb::Predict, &message.name, trail).await?;
     trail.input_digest(verified.manifest_sha256);
     let probabilities = flow.predict(&verified, wire::rows(message.rows)?).await?;
     let classes = verified.manifest.classes.clone();
@@ -277,7 +294,7 @@ async fn batch_predict(
     let first = next(&mut messages).await?;
     let first = first.ok_or_else(|| Failure::invalid("name", "the first message must name a model"))?;
     let id = ModelId::from_name(&first.name)?;
-    let verified = flow.verified(caller, id).await?;
+    let verified = flow.verified(caller, Verb::Predict, id).await?;
     emitter.trail(|trail| {
         trail.resource(id.name()).input_digest(verified.manifest_sha256);
     });
@@ -302,6 +319,9 @@ async fn batch_predict(
                 "a batch is for one model; start another for another",
             ));
         }
+        // A stream may outlive what was granted: kms is asked again, every two seconds at most.
+        flow.permit(caller, Verb::Predict, id, &verified.manifest.owner)
+            .await?;
         for rows in wire::rows(request.rows)?.chunks(BATCH_ROWS) {
             offset = answer(flow, &verified, rows.to_vec(), offset, emitter).await?;
         }

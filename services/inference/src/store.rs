@@ -6,6 +6,7 @@ use asterism_chassis::call::Caller;
 use asterism_client::{manifest::WrappedKey, proto::kms::KeyType};
 use asterism_crypto::{Digest, KeyRef, envelope};
 use asterism_learn::metrics::Evaluation;
+use asterism_policy::Verb;
 
 use crate::{
     error::InferenceError,
@@ -46,7 +47,7 @@ impl Flow {
         if let Some(request) = &request
             && let Some(id) = self.registry().made_by(request)?
         {
-            return self.verified(caller, id).await;
+            return self.verified(caller, Verb::Get, id).await;
         }
         let method = Method::Imported(ImportedFrom::ImportedXgboost);
         let (file, content) = blocking(move || {
@@ -68,7 +69,7 @@ impl Flow {
             evaluation: None,
         };
         let id = self.store(caller, draft, &file, request).await?;
-        self.verified(caller, id).await
+        self.load(caller, id).await
     }
 
     /// Seals, signs and stores a model.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
+use asterism_client::ClientError;
 use asterism_crypto::CryptoError;
 use asterism_learn::csv::CsvError;
+use asterism_policy::Verb;
 use asterism_store::StoreError;
 
 /// An ingest error.
@@ -71,6 +73,19 @@ pub enum IngestError {
     /// No such dataset, or none that the caller may know of.
     #[error("there is no dataset `{0}`; list the datasets you may use with ListDatasets")]
     DatasetNotFound(String),
+    /// The caller may know of it, and not do that.
+    #[error(
+        "nothing allows you to {verb} `{resource}`, or a grant denies it; `asterism policy explain` says why, an administrator can grant it"
+    )]
+    Denied {
+        /// What was to be done.
+        verb: Verb,
+        /// To what.
+        resource: String,
+    },
+    /// kms does not say who may do what; then nobody may.
+    #[error("kms does not answer who may do that, so nobody may; try again, or ask an operator")]
+    PolicyUnavailable(Box<ClientError>),
     /// What is stored of a dataset does not verify and is not used.
     #[error("`{dataset}` is damaged: {problem}; restore it from a backup or upload it again")]
     DatasetDamaged {
@@ -121,6 +136,8 @@ impl Classify for IngestError {
             | Self::UploadInterrupted
             | Self::DatasetDamaged { .. } => ErrorClass::Precondition,
             Self::UploadTooLarge { .. } | Self::TooManyUploads { .. } => ErrorClass::Exhausted,
+            Self::Denied { .. } => ErrorClass::Denied,
+            Self::PolicyUnavailable(_) => ErrorClass::Unavailable,
             Self::Cancelled => ErrorClass::Cancelled,
             Self::Keys { class, .. } => *class,
             Self::Store(error) => error.class(),
@@ -143,6 +160,8 @@ impl Classify for IngestError {
             Self::TooManyUploads { .. } => "TOO_MANY_UPLOADS",
             Self::UploadInterrupted => "UPLOAD_INTERRUPTED",
             Self::DatasetNotFound(_) => "DATASET_NOT_FOUND",
+            Self::Denied { .. } => "POLICY_DENIED",
+            Self::PolicyUnavailable(_) => "POLICY_UNAVAILABLE",
             Self::DatasetDamaged { .. } => "DATASET_DAMAGED",
             Self::Cancelled => "CANCELLED",
             Self::Keys { .. } => "KMS_FAILED",
@@ -168,7 +187,8 @@ impl Classify for IngestError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyUploads { .. } => Some(Duration::from_secs(10)),
-            Self::Keys {
+            Self::PolicyUnavailable(_)
+            | Self::Keys {
                 class: ErrorClass::Unavailable,
                 ..
             } => Some(Duration::from_secs(1)),
@@ -186,6 +206,7 @@ impl Classify for IngestError {
             } => {
                 vec![fact("expected_offset", *expected)]
             }
+            Self::Denied { verb, .. } => vec![("verb".to_owned(), verb.to_string())],
             Self::Csv(error) => csv_place(error)
                 .into_iter()
                 .map(|(name, value)| fact(name, value))

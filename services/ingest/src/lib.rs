@@ -3,9 +3,10 @@
 //! A CSV comes in chunks ([`uploads`]); it is parsed, profiled, digested and encrypted on the way, under a data key from
 //! kms that is bound to dataset and owner. The manifest (schema, sizes, digests, wrapped data key) is signed by kms. What
 //! is stored ([`datasets`]) is ciphertext, a chunk table, the signed manifest and one small record; all of it is checked
-//! before any of it is used. The domain is synchronous and free of gRPC; `service.rs` and `wire.rs` translate, and
-//! `flow.rs` asks kms.
+//! before any of it is used. The domain is synchronous and free of gRPC; `service.rs` and `wire.rs` translate,
+//! `flow.rs` asks kms for keys, and `access.rs` who may do what.
 
+mod access;
 mod config;
 pub mod datasets;
 mod error;
@@ -30,6 +31,7 @@ pub use config::{Config, CsvConfig, KeyConfig, UploadConfig};
 pub use error::IngestError;
 
 use crate::{
+    access::Access,
     datasets::Datasets,
     flow::KeySource,
     service::{Adapter, Domain},
@@ -56,10 +58,13 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
     })
     .await?;
     let uploads = Arc::new(Uploads::new(datasets.clone(), limits(&config)));
+    let kms = kms(&config, &foundation)?;
     let domain = Domain {
         datasets,
         uploads: uploads.clone(),
-        keys: KeySource::new(kms(&config, &foundation)?, config.keys.clone(), Handle::current()),
+        access: Access::new(kms.clone()),
+        keys: KeySource::new(kms, config.keys.clone(), Handle::current()),
+        runtime: Handle::current(),
         csv: config.csv.limits(),
     };
     let max = config.common.limits.max_message_bytes;

@@ -10,12 +10,15 @@ use asterism_chassis::{
     identity::Role,
 };
 use asterism_learn::csv::CsvLimits;
+use asterism_policy::Verb;
 use asterism_proto::ingest::{self as pb, ingest_service_server::IngestService};
 use asterism_store::{BlobReader, StoreError};
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    access::Access,
     datasets::{DatasetId, Datasets, Granted, Opened, read_rows, verify},
     error::IngestError,
     flow::{KeySource, KmsKeys},
@@ -38,6 +41,9 @@ pub(crate) struct Domain {
     pub(crate) datasets: Arc<Datasets>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) keys: KeySource,
+    pub(crate) access: Access,
+    /// Drives what blocking work asks of kms.
+    pub(crate) runtime: Handle,
     /// Of rows that are read back.
     pub(crate) csv: CsvLimits,
 }
@@ -68,11 +74,25 @@ impl Adapter {
 }
 
 impl Domain {
-    /// The dataset of that name, if the caller may use it.
-    fn grant(&self, caller: &Caller, name: &str, trail: &mut Trail) -> Result<Granted, IngestError> {
+    /// The dataset of that name, if the caller may do that to it.
+    fn grant(
+        &self,
+        caller: &Caller,
+        verb: Verb,
+        name: &str,
+        trail: &mut Trail,
+    ) -> Result<Granted, IngestError> {
         let id = DatasetId::from_name(name)?;
         trail.resource(id.name());
-        self.datasets.grant(id, &|owner| caller.may_access(owner))
+        self.granted(caller, verb, id)
+    }
+
+    /// Asks kms and blocks: not for async threads.
+    fn granted(&self, caller: &Caller, verb: Verb, id: DatasetId) -> Result<Granted, IngestError> {
+        self.datasets.grant(id, &|owner| {
+            self.runtime
+                .block_on(self.access.may(caller, verb, id.name(), owner))
+        })
     }
 
     fn keys(&self, caller: &Caller) -> KmsKeys {
@@ -273,7 +293,7 @@ impl IngestService for Adapter {
     ) -> Result<Response<pb::Dataset>, Status> {
         self.call("ingest.GetDataset", request, |domain, caller, message, trail| {
             trail.silent();
-            let granted = domain.grant(caller, &message.name, trail)?;
+            let granted = domain.grant(caller, Verb::Get, &message.name, trail)?;
             Ok(wire::described(domain.datasets.describe(&granted)?))
         })
         .await
@@ -285,7 +305,7 @@ impl IngestService for Adapter {
     ) -> Result<Response<pb::SignedManifest>, Status> {
         self.call("ingest.GetManifest", request, |domain, caller, message, trail| {
             trail.silent();
-            let granted = domain.grant(caller, &message.name, trail)?;
+            let granted = domain.grant(caller, Verb::Get, &message.name, trail)?;
             Ok(wire::signed(domain.datasets.signed_manifest(&granted)?))
         })
         .await
@@ -299,7 +319,7 @@ impl IngestService for Adapter {
             "ingest.VerifyDataset",
             request,
             |domain, caller, message, trail| {
-                let granted = domain.grant(caller, &message.name, trail)?;
+                let granted = domain.grant(caller, Verb::Verify, &message.name, trail)?;
                 trail.input_digest(granted.record().manifest_sha256);
                 let report = verify(&domain.datasets, &granted, &domain.keys(caller))?;
                 Ok(wire::report(report))
@@ -320,7 +340,7 @@ impl IngestService for Adapter {
                 "ingest.ReadCiphertext",
                 request,
                 move |caller, message, emitter: Emitter<_>| async move {
-                    let granted = grant(&domain, caller, message.name, &emitter).await?;
+                    let granted = readable(&domain, caller, message.name, &emitter).await?;
                     emitter.release().await?;
                     off_thread(move || domain.ciphertext(&granted, &|piece| emitter.blocking_send(piece)))
                         .await
@@ -342,7 +362,7 @@ impl IngestService for Adapter {
                 request,
                 move |caller, message, emitter: Emitter<_>| async move {
                     let keys = domain.keys(&caller);
-                    let granted = grant(&domain, caller, message.name, &emitter).await?;
+                    let granted = readable(&domain, caller, message.name, &emitter).await?;
                     let opening = domain.clone();
                     let opened =
                         off_thread(move || Ok(Opened::open(&opening.datasets, &granted, &keys)?)).await?;
@@ -375,7 +395,7 @@ impl IngestService for Adapter {
             "ingest.DeleteDataset",
             request,
             |domain, caller, message, trail| {
-                let granted = domain.grant(caller, &message.name, trail)?;
+                let granted = domain.grant(caller, Verb::Delete, &message.name, trail)?;
                 domain.datasets.delete(granted)?;
                 Ok(pb::DeleteDatasetResponse {})
             },
@@ -384,7 +404,8 @@ impl IngestService for Adapter {
     }
 }
 
-async fn grant<T: Send + 'static>(
+/// The dataset, if the caller may read it.
+async fn readable<T: Send + 'static>(
     domain: &Arc<Domain>,
     caller: Caller,
     name: String,
@@ -395,7 +416,7 @@ async fn grant<T: Send + 'static>(
         trail.resource(id.name());
     });
     let domain = domain.clone();
-    off_thread(move || Ok(domain.datasets.grant(id, &|owner| caller.may_access(owner))?)).await
+    off_thread(move || Ok(domain.granted(&caller, Verb::Read, id)?)).await
 }
 
 /// Runs domain work on a blocking thread; it finishes even if the caller goes away.

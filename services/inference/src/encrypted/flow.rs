@@ -12,6 +12,7 @@ use asterism_fhe::{
     compile::Options,
     server::{EvaluationKey, Stage},
 };
+use asterism_policy::Verb;
 use tokio::sync::{Mutex, OnceCell};
 use tonic::Code;
 
@@ -118,7 +119,7 @@ impl EncryptedFlow {
         id: ModelId,
         options: Options,
     ) -> Result<Target, InferenceError> {
-        let verified = self.flow.verified(caller, id).await?;
+        let verified = self.flow.verified(caller, Verb::Update, id).await?;
         let compiled = self.compiled_with(id, &verified, options).await?;
         let query_bytes = compiled.program().query_bytes();
         if query_bytes > self.max_query_bytes {
@@ -142,12 +143,12 @@ impl EncryptedFlow {
         })
     }
 
-    /// A model that was compiled, now or before a restart.
+    /// A model that was compiled, now or before a restart, if the caller may do that to it.
     ///
     /// # Errors
     /// As [`Flow::verified`]; [`EncryptedError::NotCompiled`]; [`EncryptedError::CompilationChanged`].
-    pub async fn target(&self, caller: &Caller, id: ModelId) -> Result<Target, InferenceError> {
-        let verified = self.flow.verified(caller, id).await?;
+    pub async fn target(&self, caller: &Caller, verb: Verb, id: ModelId) -> Result<Target, InferenceError> {
+        let verified = self.flow.verified(caller, verb, id).await?;
         let registry = self.flow.registry().clone();
         let compilation = blocking(move || registry.compilation(id)).await?;
         let compilation = compilation.ok_or_else(|| EncryptedError::NotCompiled(id.name()))?;
@@ -252,7 +253,7 @@ impl EncryptedFlow {
         id: ModelId,
         evaluation_key: &str,
     ) -> Result<Session, InferenceError> {
-        let target = self.target(caller, id).await?;
+        let target = self.target(caller, Verb::Predict, id).await?;
         let program = target.compiled.program();
         let params = program.bundle().params_id();
         let needed = program.explanation().key_bytes > 0;
@@ -338,17 +339,22 @@ impl EncryptedFlow {
         Ok(key)
     }
 
-    /// Evaluates a query.
+    /// Evaluates a query, if the caller may still predict with the model: a session may outlive what was granted.
     ///
     /// # Errors
-    /// [`EncryptedError::Query`] before any work is done for it; as [`Engine::evaluate`].
+    /// As [`Flow::verified`], of who may not; [`EncryptedError::Query`] before any work is done for it; as [`Engine::evaluate`].
     pub async fn evaluate(
         &self,
         session: &Session,
         query: Vec<u8>,
         waiter: &Waiter,
     ) -> Result<Evaluated, InferenceError> {
-        let compiled = session.target.compiled.clone();
+        let target = &session.target;
+        let owner = &target.verified.manifest.owner;
+        self.flow
+            .permit(&session.caller, Verb::Predict, target.id, owner)
+            .await?;
+        let compiled = target.compiled.clone();
         compiled
             .program()
             .check(&query)

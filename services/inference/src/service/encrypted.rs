@@ -8,6 +8,7 @@ use asterism_chassis::{
     paging::page_size,
 };
 use asterism_crypto::{Digest, DigestWriter};
+use asterism_policy::Verb;
 use asterism_proto::inference::{
     self as pb, encrypted_inference_service_server::EncryptedInferenceService,
     register_evaluation_key_request::Part,
@@ -74,7 +75,7 @@ impl EncryptedInferenceService for EncryptedAdapter {
                 request,
                 move |caller, message, mut trail| async move {
                     trail.silent();
-                    let target = target(&flow, &caller, &message.name, &mut trail).await;
+                    let target = target(&flow, &caller, Verb::Get, &message.name, &mut trail).await;
                     (trail, target.map(|target| wire::compiled(&target)))
                 },
             )
@@ -92,7 +93,7 @@ impl EncryptedInferenceService for EncryptedAdapter {
                 request,
                 move |caller, message, mut trail| async move {
                     // An event: bin edges tell about the training data.
-                    let target = target(&flow, &caller, &message.name, &mut trail).await;
+                    let target = target(&flow, &caller, Verb::Predict, &message.name, &mut trail).await;
                     let bundle = target.map(|target| wire::bundle(&target));
                     if let Ok(bundle) = &bundle {
                         trail.output(&bundle.bundle);
@@ -205,12 +206,13 @@ async fn compile(
 async fn target(
     flow: &EncryptedFlow,
     caller: &Caller,
+    verb: Verb,
     name: &str,
     trail: &mut Trail,
 ) -> Result<Target, Failure> {
     let id = ModelId::from_name(name)?;
     trail.resource(id.name());
-    Ok(flow.target(caller, id).await?)
+    Ok(flow.target(caller, verb, id).await?)
 }
 
 /// The header, then the key in parts.

@@ -8,6 +8,7 @@ use asterism_chassis::{
 };
 use asterism_crypto::Digest;
 use asterism_learn::metrics;
+use asterism_policy::Verb;
 use asterism_proto::open_inference::{self as pb, grpc_inference_service_server::GrpcInferenceService};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -120,8 +121,8 @@ impl GrpcInferenceService for OpenInferenceAdapter {
                         let id = ModelId::from_name(&message.name)?;
                         trail.resource(id.name());
                         match Version::parse("version", &message.version)? {
-                            Version::Clear => flow.verified(&caller, id).await.map(drop)?,
-                            Version::Encrypted => encrypted.target(&caller, id).await.map(drop)?,
+                            Version::Clear => flow.verified(&caller, Verb::Get, id).await.map(drop)?,
+                            Version::Encrypted => encrypted.target(&caller, Verb::Get, id).await.map(drop)?,
                         }
                         Ok(pb::ModelReadyResponse { ready: true })
                     };
@@ -192,8 +193,8 @@ async fn describe(
     let id = ModelId::from_name(&message.name)?;
     trail.resource(id.name());
     let version = Version::parse("version", &message.version)?;
-    let verified = flow.verified(caller, id).await?;
-    let compiled = encrypted.target(caller, id).await;
+    let verified = flow.verified(caller, Verb::Get, id).await?;
+    let compiled = encrypted.target(caller, Verb::Get, id).await;
     let mut versions = vec![CLEAR.to_owned()];
     if compiled.is_ok() {
         versions.push(ENCRYPTED.to_owned());
@@ -239,7 +240,7 @@ async fn infer(
     message: &pb::ModelInferRequest,
     trail: &mut Trail,
 ) -> Result<pb::ModelInferResponse, Failure> {
-    let verified = flow.verified(caller, id).await?;
+    let verified = flow.verified(caller, Verb::Predict, id).await?;
     trail.input_digest(verified.manifest_sha256);
     let predicted = flow.predict(&verified, tensors::rows(message)?).await?;
     let rows = predicted.len() as i64;

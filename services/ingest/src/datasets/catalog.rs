@@ -132,14 +132,18 @@ impl Datasets {
         Ok(datasets)
     }
 
-    /// The dataset `id`, if it exists and `may_access` says yes to its owner. One answer for both refusals: whether
+    /// The dataset `id`, if it exists and `may_access`, told its owner, says yes. One answer for both refusals: whether
     /// somebody else's dataset exists is nobody's business.
     ///
     /// # Errors
-    /// [`IngestError::DatasetNotFound`]
-    pub fn grant(&self, id: DatasetId, may_access: &dyn Fn(&str) -> bool) -> Result<Granted, IngestError> {
+    /// [`IngestError::DatasetNotFound`]; those of `may_access`.
+    pub fn grant(
+        &self,
+        id: DatasetId,
+        may_access: &dyn Fn(&str) -> Result<bool, IngestError>,
+    ) -> Result<Granted, IngestError> {
         match self.record(id)? {
-            Some(record) if may_access(&record.owner) => Ok(Granted { id, record }),
+            Some(record) if may_access(&record.owner)? => Ok(Granted { id, record }),
             _ => Err(IngestError::DatasetNotFound(id.name())),
         }
     }

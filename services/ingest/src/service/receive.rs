@@ -6,6 +6,7 @@ use asterism_chassis::{
     call::{Caller, Trail},
     error::{ErrorClass, Failure},
 };
+use asterism_policy::Verb;
 use asterism_proto::ingest::{self as pb, upload_request::Part};
 use tonic::Streaming;
 
@@ -35,7 +36,7 @@ pub(super) async fn upload(
         Begun::Dataset(id) => {
             let (this, who) = (domain.clone(), caller.clone());
             return off_thread(move || {
-                let granted = this.datasets.grant(id, &|owner| who.may_access(owner))?;
+                let granted = this.granted(&who, Verb::Get, id)?;
                 Ok(wire::described(this.datasets.describe(&granted)?))
             })
             .await;

@@ -259,7 +259,7 @@ impl Session {
             State::Starting => return Err(IngestError::UploadUnknown),
             State::Failed(fault) => return Err(fault.clone().into()),
             State::Done(dataset) => {
-                let granted = datasets.grant(*dataset, &|owner| owner == self.origin.owner)?;
+                let granted = datasets.grant(*dataset, &|owner| Ok(owner == self.origin.owner))?;
                 return datasets.describe(&granted);
             }
             State::Open(open) => {
@@ -361,7 +361,7 @@ impl Session {
                 if stored == id {
                     return Ok(Described { id, record, columns });
                 }
-                datasets.describe(&datasets.grant(stored, &|owner| owner == self.origin.owner)?)
+                datasets.describe(&datasets.grant(stored, &|owner| Ok(owner == self.origin.owner))?)
             }
             Err(IngestError::Store(error)) => Err(self.fail(inner, Fault::store(error))),
             Err(error) => {

@@ -14,11 +14,11 @@ fn what_others_own_does_not_exist() {
     let made = world.upload(csv(10)).unwrap();
     let missing = world
         .datasets
-        .grant(DatasetId::generate(), &|_| true)
+        .grant(DatasetId::generate(), &|_| Ok(true))
         .unwrap_err();
     let denied = world
         .datasets
-        .grant(made.id, &|owner| owner == "user/bob")
+        .grant(made.id, &|owner| Ok(owner == "user/bob"))
         .unwrap_err();
     assert_eq!(reason(Err::<(), _>(missing)), reason(Err::<(), _>(denied)));
     assert!(

@@ -176,7 +176,7 @@ fn deleting_leaves_no_file_and_no_second_deletion() {
     assert_eq!(reason(world.datasets.delete(two)), "DATASET_NOT_FOUND");
     assert!(world.files().is_empty());
     assert_eq!(
-        reason(world.datasets.grant(made.id, &|_| true)),
+        reason(world.datasets.grant(made.id, &|_| Ok(true))),
         "DATASET_NOT_FOUND"
     );
     let owned = world.datasets.page(Some(ALICE), None, 10).unwrap();

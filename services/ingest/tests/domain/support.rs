@@ -223,7 +223,7 @@ impl World {
     }
 
     pub fn granted(&self, id: DatasetId) -> Granted {
-        self.datasets.grant(id, &|owner| owner == ALICE).unwrap()
+        self.datasets.grant(id, &|owner| Ok(owner == ALICE)).unwrap()
     }
 
     pub fn verify(&self, id: DatasetId) -> Report {

@@ -1,0 +1,59 @@
+//! Whether a caller may do that to a dataset: kms decides, by its grants and whose it is.
+
+use asterism_chassis::{call::Caller, identity::Role};
+use asterism_client::{Asker, Connection, Question, Verdict};
+use asterism_policy::{Verb, role_name};
+
+use crate::error::IngestError;
+
+/// Asks kms for each call.
+pub(crate) struct Access {
+    asker: Asker,
+}
+
+impl Access {
+    pub(crate) fn new(kms: Connection) -> Self {
+        Self {
+            asker: Asker::new(kms),
+        }
+    }
+
+    /// Whether the caller may do that to `resource`, which is `owner`'s; `false` when it does not exist for them. A service
+    /// acts for somebody, and has asked about them by what they want before it calls: it passes.
+    ///
+    /// # Errors
+    /// [`IngestError::Denied`] for who may see it; [`IngestError::PolicyUnavailable`] when kms gives no answer.
+    pub(crate) async fn may(
+        &self,
+        caller: &Caller,
+        verb: Verb,
+        resource: String,
+        owner: &str,
+    ) -> Result<bool, IngestError> {
+        if caller.principal.is(Role::Service) {
+            return Ok(true);
+        }
+        let question = Question {
+            principal: caller.principal.id.to_string(),
+            roles: caller
+                .principal
+                .roles
+                .iter()
+                .map(|role| role_name(*role))
+                .collect(),
+            verb: verb.as_str(),
+            resource: resource.clone(),
+            owner: owner.to_owned(),
+            network: caller.network,
+        };
+        match self.asker.judge(question, &caller.trace_id).await {
+            Ok(Verdict::Allowed) => Ok(true),
+            Ok(Verdict::Hidden) => Ok(false),
+            Ok(Verdict::Denied) => Err(IngestError::Denied { verb, resource }),
+            Err(error) => {
+                tracing::warn!(%error, "kms does not say who may do what");
+                Err(IngestError::PolicyUnavailable(Box::new(error)))
+            }
+        }
+    }
+}
