@@ -224,8 +224,12 @@ fn no_secret_can_be_read_from_a_backup() {
     assert!(!holds(&backup, material.expose()));
     let mut wrapping_keys = 0;
     for entry in fs::read_dir(kms.dir.path().join(VERSION_KEYS_DIR)).expect("read") {
-        let half = fs::read(entry.expect("entry").path()).expect("read");
-        assert!(!holds(&backup, &half));
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            continue;
+        }
+        let half = fs::read(path).expect("read");
+        assert!(!holds(&backup, &half[..32]));
         wrapping_keys += 1;
     }
     assert_eq!(wrapping_keys, 2);
