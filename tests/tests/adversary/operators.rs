@@ -11,7 +11,7 @@ use asterism_client::{
 use crate::{
     raw::Contracts,
     recorder::Recorder,
-    support::{BREAST_CANCER, World, files, order, small_csv, train, upload},
+    support::{BREAST_CANCER, World, files, order, reason, small_csv, train, upload},
 };
 
 const CELL: &str = "porcupine-at-ingest";
@@ -107,8 +107,9 @@ async fn what_ingest_keeps_tells_sizes_and_the_schema_only_and_opens_with_a_gran
     let operator = world.as_principal("user/operator", &[Role::DataOwner]);
     let refused = operator
         .kms
-        .unwrap_data_key(&wrapped.key, &wrapped.wrapped, &manifest.context());
-    assert_eq!(crate::support::reason(refused.await.map(drop)), "KEY_NOT_FOUND");
+        .unwrap_data_key(&wrapped.key, &wrapped.wrapped, &manifest.context())
+        .await;
+    assert_eq!(reason(refused.map(drop)), "KEY_NOT_FOUND");
     world.constellation.shutdown().await;
     let (mut found_schema, kept) = (false, files(&world.dir.path().join("ingest")));
     for path in kept {

@@ -55,7 +55,7 @@ async fn opened(data: &Path, passphrase: Option<PathBuf>) -> Result<(), String> 
     };
     config.root_key.passphrase_file = passphrase;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    match asterism_kms::start(config, listener.into()).await {
+    match asterism_kms::start(config, listener).await {
         Ok(running) => {
             running.shutdown().await;
             Ok(())
