@@ -271,7 +271,21 @@ async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(events.contains("keys/canary"), "no events");
+    let log = || fs::read_to_string(data.join("kms.log")).unwrap();
+    let warned = || {
+        log()
+            .lines()
+            .filter(|line| line.contains("WARN"))
+            .take(20)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(
+        events.contains("keys/canary"),
+        "{} bytes of events; {}",
+        events.len(),
+        warned()
+    );
     tokio::task::spawn_blocking(move || children.into_iter().rev().for_each(Traced::end))
         .await
         .unwrap();

@@ -101,10 +101,16 @@ async fn every_role_is_refused_what_it_may_not_and_the_log_has_it_and_cannot_be_
     for refused in [
         rogue.ingest.get(&dataset.name).await.map(drop),
         rogue.ingest.delete(&dataset.name).await,
-        rogue.ingest.read_rows(&dataset.name, 0, 0).await.map(drop),
+        rogue.ingest.manifest(&dataset.name).await.map(drop),
     ] {
         assert_eq!(reason(refused), "DATASET_NOT_FOUND");
     }
+    // A stream says so where its first rows would be.
+    let status = match rogue.ingest.read_rows(&dataset.name, 0, 0).await {
+        Ok(mut rows) => rows.message().await.expect_err("rows of somebody else").code(),
+        Err(error) => error.code(),
+    };
+    assert_eq!(status, Code::NotFound);
 
     // Refusals and acts are on the log, which has no method that takes anything away.
     let admin = world.admin();
