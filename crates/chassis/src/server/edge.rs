@@ -29,6 +29,9 @@ use crate::{
     telemetry::{RequestTrace, names},
 };
 
+/// How prost begins to say what is wrong with a message.
+const MALFORMED: &str = "failed to decode Protobuf message";
+
 /// Puts [`Edge`] around the routes.
 #[derive(Clone)]
 pub(super) struct EdgeLayer {
@@ -156,7 +159,7 @@ where
     };
     let guarded = AssertUnwindSafe(inner.call(request)).catch_unwind();
     match tokio::time::timeout_at(due.into(), guarded).await {
-        Ok(Ok(Ok(response))) => explain_size(response, limits),
+        Ok(Ok(Ok(response))) => explain_form(explain_size(response, limits)),
         Ok(Ok(Err(never))) => match never {},
         // The panic hook has logged where; the caller learns nothing of the inside.
         Ok(Err(_panic)) => refusal(Code::Internal, "internal error", "INTERNAL"),
@@ -191,6 +194,28 @@ fn explain_size(response: Response<Body>, limits: &Limits) -> Response<Body> {
         limits.max_message_bytes
     );
     refusal(Code::OutOfRange, &message, "MESSAGE_TOO_LARGE")
+}
+
+/// tonic calls it an internal error when the bytes of a message are none of the contract's; that is the caller's.
+fn explain_form(response: Response<Body>) -> Response<Body> {
+    if response
+        .headers()
+        .get("grpc-status")
+        .is_none_or(|code| code != "13")
+    {
+        return response;
+    }
+    // Failures of ours carry details, and other words.
+    let malformed = Status::from_header_map(response.headers())
+        .is_some_and(|status| status.details().is_empty() && status.message().contains(MALFORMED));
+    if !malformed {
+        return response;
+    }
+    refusal(
+        Code::InvalidArgument,
+        "the message cannot be read: make it from the published contract",
+        "MALFORMED_MESSAGE",
+    )
 }
 
 fn refusal(code: Code, message: &str, reason: &str) -> Response<Body> {
