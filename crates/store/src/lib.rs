@@ -15,6 +15,6 @@ pub mod spool;
 pub use blobs::{BlobName, BlobReader, BlobWriter, Blobs, FsBlobs, sweep};
 pub use error::StoreError;
 pub use memory::MemoryRecords;
-pub use records::{Batch, MAX_VALUE, Records, Ticket};
+pub use records::{Batch, MAX_VALUE, Records, SeeRecord, Ticket};
 pub use sled_records::{SledOptions, SledRecords};
 pub use spool::{FileSpool, Spool, SpoolOptions};

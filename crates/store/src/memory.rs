@@ -78,10 +78,7 @@ impl Records for MemoryRecords {
         Ok(under.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn snapshot(
-        &self,
-        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn snapshot(&self, see: &mut crate::SeeRecord<'_>) -> Result<(), StoreError> {
         self.map().iter().try_for_each(|(key, value)| see(key, value))
     }
 

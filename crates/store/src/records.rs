@@ -10,6 +10,9 @@ pub const MAX_KEY: usize = 512;
 /// A key and its value.
 pub type Record = (Vec<u8>, Vec<u8>);
 
+/// Sees a record of a snapshot: its key and its value.
+pub type SeeRecord<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
 /// Ordered byte keys with small values. What [`Records::commit`] acknowledged survives a power cut.
 pub trait Records: Send + Sync {
     /// The value of `key`.
@@ -31,8 +34,7 @@ pub trait Records: Send + Sync {
     ///
     /// # Errors
     /// What `see` answers, which ends it, and the store's own.
-    fn snapshot(&self, see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>)
-    -> Result<(), StoreError>;
+    fn snapshot(&self, see: &mut SeeRecord<'_>) -> Result<(), StoreError>;
 
     /// Queues a batch without waiting. Batches are applied in the order of their submission, at the latest when somebody
     /// waits for the ticket or drops it.

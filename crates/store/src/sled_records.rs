@@ -184,10 +184,7 @@ impl Records for SledRecords {
         })
     }
 
-    fn snapshot(
-        &self,
-        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn snapshot(&self, see: &mut crate::SeeRecord<'_>) -> Result<(), StoreError> {
         let _still = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         guarded(|| {
             self.db.iter().try_for_each(|found| {

@@ -148,10 +148,7 @@ impl Records for Failing {
         self.inner.scan_back(before, prefix, limit)
     }
 
-    fn snapshot(
-        &self,
-        see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn snapshot(&self, see: &mut asterism_store::SeeRecord<'_>) -> Result<(), StoreError> {
         self.inner.snapshot(see)
     }
 
