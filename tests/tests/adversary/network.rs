@@ -312,10 +312,10 @@ async fn meddle(near: TcpStream, to: SocketAddr, shared: Arc<Shared>) {
             if far_writes.write_all(&out).await.is_err() {
                 break;
             }
-            if let Some(frame) = held.take() {
-                if far_writes.write_all(&frame).await.is_err() {
-                    break;
-                }
+            if let Some(frame) = held.take()
+                && far_writes.write_all(&frame).await.is_err()
+            {
+                break;
             }
         }
         let _ = far_writes.shutdown().await;

@@ -194,7 +194,9 @@ mod tests {
         bytes
     }
 
-    fn decoded(bytes: &[u8], piece: usize) -> Result<(Vec<(Kind, Vec<u8>, Vec<u8>)>, Contents), BackupError> {
+    type Entries = Vec<(Kind, Vec<u8>, Vec<u8>)>;
+
+    fn decoded(bytes: &[u8], piece: usize) -> Result<(Entries, Contents), BackupError> {
         let (mut decoder, mut seen) = (Decoder::new(), Vec::new());
         for piece in bytes.chunks(piece) {
             decoder.push(piece, &mut |entry| {
