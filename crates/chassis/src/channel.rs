@@ -1,6 +1,7 @@
 //! What a service knows of the encrypted channel: its own key, and whose the keys of others are.
 
 mod directory;
+pub(crate) mod line;
 mod rotation;
 
 use std::{

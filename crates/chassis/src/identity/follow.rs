@@ -6,22 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use asterism_channel::{Connector, Pins, SCHEME};
+use asterism_channel::Pins;
 use asterism_crypto::VerifyingKey;
 use asterism_proto::identity::{
     self as pb, TrustUpdate, WatchTrustRequest, identity_service_client::IdentityServiceClient,
 };
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 
 use super::trust::{Trust, TrustView};
+use crate::channel::line;
 
 /// Nothing for so long, and the line is taken for dead: kms gives a sign of life every second.
 const SILENCE: Duration = Duration::from_secs(5);
-const CONNECT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A revocation list is larger than other messages.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -38,7 +34,7 @@ pub struct Source {
 
 /// Tells `trust` what kms says, as long as it is there.
 pub async fn follow(trust: Weak<Trust>, source: Source) {
-    let Some(channel) = channel(&source) else {
+    let Some(channel) = line::lazy(&source.endpoint, source.pin.clone()) else {
         tracing::error!(
             endpoint = source.endpoint,
             "kms cannot be asked which tokens hold: not an endpoint"
@@ -116,22 +112,4 @@ fn view(revision: u64, trust: pb::Trust) -> Option<TrustView> {
             .map(|cut| (cut.principal, cut.min_generation))
             .collect(),
     })
-}
-
-/// Made at the first call; none to what is no endpoint, or to one over the encrypted channel without a pin.
-fn channel(source: &Source) -> Option<Channel> {
-    let secured = source
-        .endpoint
-        .strip_prefix(SCHEME)
-        .map(|at| format!("http://{at}"));
-    let plain = secured.is_none();
-    let endpoint = Endpoint::from_shared(secured.unwrap_or_else(|| source.endpoint.clone()))
-        .ok()?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true);
-    match &source.pin {
-        Some(pin) if !plain => Some(endpoint.connect_with_connector_lazy(Connector::new(pin.clone()))),
-        None if plain => Some(endpoint.connect_lazy()),
-        _ => None,
-    }
 }

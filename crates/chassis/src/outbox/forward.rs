@@ -2,16 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asterism_channel::{Connector, Pins, SCHEME};
+use asterism_channel::Pins;
 use asterism_proto::audit::{AppendEventsRequest, Event, audit_service_client::AuditServiceClient};
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
 
 use super::Shared;
-use crate::error::Failure;
+use crate::{channel::line, error::Failure};
 
 /// Most events in one call.
 const BATCH: usize = 500;
@@ -179,7 +175,7 @@ impl Sender {
             Sink::Local(append) => Self::Local(append),
             Sink::Hold => Self::Hold,
             Sink::Grpc { endpoint, pin, token } => {
-                let client = channel(&endpoint, pin).map(AuditServiceClient::new);
+                let client = line::lazy(&endpoint, pin).map(AuditServiceClient::new);
                 Self::Grpc {
                     client,
                     token,
@@ -223,21 +219,5 @@ impl Sender {
                 }
             }
         }
-    }
-}
-
-/// A channel that is made at the first call; none to what is no endpoint, or to one over the encrypted channel without
-/// a pin.
-fn channel(endpoint: &str, pin: Option<Pins>) -> Option<Channel> {
-    let secured = endpoint.strip_prefix(SCHEME).map(|at| format!("http://{at}"));
-    let plain = secured.is_none();
-    let endpoint = Endpoint::from_shared(secured.unwrap_or_else(|| endpoint.to_owned()))
-        .ok()?
-        .connect_timeout(CALL_DEADLINE)
-        .tcp_nodelay(true);
-    match pin {
-        Some(pin) if !plain => Some(endpoint.connect_with_connector_lazy(Connector::new(pin))),
-        None if plain => Some(endpoint.connect_lazy()),
-        _ => None,
     }
 }
