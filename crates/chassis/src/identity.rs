@@ -103,6 +103,21 @@ pub enum Role {
     Service,
 }
 
+impl Role {
+    /// As text, which [`FromStr`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::KeyAdmin => "key-admin",
+            Self::DataOwner => "data-owner",
+            Self::Analyst => "analyst",
+            Self::Auditor => "auditor",
+            Self::Viewer => "viewer",
+            Self::Service => "service",
+        }
+    }
+}
+
 impl FromStr for Role {
     type Err = Failure;
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use asterism_chassis::identity::Role;
 
-use crate::{Effect, Grant, Verb, conditions::Fit, names::role_name};
+use crate::{Effect, Grant, Verb, conditions::Fit};
 
 /// A call to be judged.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +174,7 @@ fn words(request: &Request<'_>, voice: &Voice<'_>, weight: Weight) -> Step {
         ),
         Voice::Role(role) => (
             "role".to_owned(),
-            format!("the role {} may {verb} {}", role_name(*role), request.resource),
+            format!("the role {} may {verb} {}", role.name(), request.resource),
         ),
         Voice::Nothing => (
             "default".to_owned(),

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use conditions::{AadRule, Conditions, MAX_AAD_BYTES, MAX_NETWORKS};
 pub use decide::{Decision, Request, Step, Weight, allows, decide};
 pub use ipnet::IpNet;
-pub use names::{Pattern, Subject, role_name};
+pub use names::{Pattern, Subject};
 pub use verb::Verb;
 
 /// Bytes of a comment.

@@ -26,7 +26,7 @@ impl Subject {
     pub fn covers(&self, who: &[&str], roles: &[Role]) -> bool {
         match self {
             Self::Principal(id) => who.contains(&id.as_str()),
-            Self::Role(name) => roles.iter().any(|role| role_name(*role) == *name),
+            Self::Role(name) => roles.iter().any(|role| role.name() == *name),
             Self::Everyone => true,
         }
     }
@@ -51,7 +51,7 @@ impl FromStr for Subject {
             return Ok(Self::Everyone);
         }
         if let Some(role) = text.strip_prefix("role:") {
-            return Ok(Self::Role(role_name(role.parse().map_err(|_| wrong())?)));
+            return Ok(Self::Role(role.parse::<Role>().map_err(|_| wrong())?.name()));
         }
         let id: PrincipalId = text.parse().map_err(|_| wrong())?;
         Ok(Self::Principal(id.to_string()))
@@ -133,16 +133,3 @@ macro_rules! as_text {
 }
 
 as_text!(Subject, Pattern);
-
-/// A role as it is written.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-        Role::KeyAdmin => "key-admin",
-        Role::DataOwner => "data-owner",
-        Role::Analyst => "analyst",
-        Role::Auditor => "auditor",
-        Role::Viewer => "viewer",
-        Role::Service => "service",
-    }
-}

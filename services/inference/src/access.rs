@@ -2,7 +2,7 @@
 
 use asterism_chassis::{call::Caller, identity::Role};
 use asterism_client::{Asker, Connection, Question, Verdict};
-use asterism_policy::{Verb, role_name};
+use asterism_policy::Verb;
 
 use crate::error::InferenceError;
 
@@ -35,12 +35,7 @@ impl Access {
         }
         let question = Question {
             principal: caller.principal.id.to_string(),
-            roles: caller
-                .principal
-                .roles
-                .iter()
-                .map(|role| role_name(*role))
-                .collect(),
+            roles: caller.principal.roles.iter().map(|role| role.name()).collect(),
             verb: verb.as_str(),
             resource: resource.clone(),
             owner: owner.to_owned(),

@@ -150,16 +150,3 @@ impl Access {
 pub(super) fn invalid() -> Failure {
     unauthenticated("TOKEN_INVALID", "the token is not one of this constellation")
 }
-
-/// Roles as the contract has them.
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-        Role::KeyAdmin => "key-admin",
-        Role::DataOwner => "data-owner",
-        Role::Analyst => "analyst",
-        Role::Auditor => "auditor",
-        Role::Viewer => "viewer",
-        Role::Service => "service",
-    }
-}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use asterism_chassis::{
     call::Caller,
-    identity::{PrincipalId, Role, TrustView, access::role_name},
+    identity::{PrincipalId, Role, TrustView},
 };
 use asterism_proto::identity as pb;
 
@@ -263,7 +263,7 @@ pub(super) fn trust_update(view: &TrustView, changed: bool, now_ms: u64) -> pb::
 }
 
 fn role_names(roles: &[Role]) -> Vec<String> {
-    roles.iter().map(|role| role_name(*role).to_owned()).collect()
+    roles.iter().map(|role| role.name().to_owned()).collect()
 }
 
 pub(super) fn timestamp(ms: u64) -> prost_types::Timestamp {
