@@ -340,20 +340,9 @@ impl Shared {
 
     fn note(&self, alarm: Alarm, count: u64) {
         self.outbox.note(AuditEvent {
-            occurred_at: SystemTime::now(),
-            principal: String::new(),
-            on_behalf_of: String::new(),
-            operation: alarm.operation,
-            resource: alarm.resource,
-            key_version: 0,
             outcome: Outcome::Denied,
             reason: format!("{} count={count}", alarm.reason).into(),
-            request_id: String::new(),
-            trace_id: String::new(),
-            token_id: String::new(),
-            network: String::new(),
-            input: None,
-            output: None,
+            ..AuditEvent::unasked(alarm.operation, alarm.resource)
         });
     }
 

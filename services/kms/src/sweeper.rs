@@ -1,13 +1,10 @@
 //! Does what is due by itself, at the start and from time to time; each act with an event of its own.
 
-use std::{
-    sync::Weak,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Weak, time::Duration};
 
 use asterism_chassis::{
     identity::PrincipalId,
-    outbox::{AuditEvent, Outbox, Outcome},
+    outbox::{AuditEvent, Outbox},
 };
 use tokio::time::MissedTickBehavior;
 
@@ -94,20 +91,9 @@ fn act(keyring: &Keyring, outbox: &Outbox, now_ms: u64, due: &Due) -> Result<(),
 
 pub(crate) fn event(operation: &'static str, key: &KeyId, version: u32) -> AuditEvent {
     AuditEvent {
-        occurred_at: SystemTime::now(),
         principal: PrincipalId::service("kms").to_string(),
-        on_behalf_of: String::new(),
-        operation,
-        resource: key.name(),
         key_version: version,
-        outcome: Outcome::Succeeded,
-        reason: "".into(),
-        request_id: String::new(),
-        trace_id: String::new(),
-        token_id: String::new(),
-        network: String::new(),
-        input: None,
-        output: None,
+        ..AuditEvent::unasked(operation, key.name())
     }
 }
 

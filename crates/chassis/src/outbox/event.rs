@@ -54,6 +54,26 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
+    /// Of what nobody asked for: that `operation` worked on `resource` just now, and nothing else.
+    pub fn unasked(operation: &'static str, resource: String) -> Self {
+        Self {
+            occurred_at: SystemTime::now(),
+            principal: String::new(),
+            on_behalf_of: String::new(),
+            operation,
+            resource,
+            key_version: 0,
+            outcome: Outcome::Succeeded,
+            reason: "".into(),
+            request_id: String::new(),
+            trace_id: String::new(),
+            token_id: String::new(),
+            network: String::new(),
+            input: None,
+            output: None,
+        }
+    }
+
     /// The stored and forwarded form, with a fresh event id and yet without its place in the sequence.
     pub(super) fn into_wire(self, source: &'static str) -> pb::Event {
         let digest = |digest: Option<Digest>| digest.map_or_else(Vec::new, |d| d.as_bytes().to_vec());

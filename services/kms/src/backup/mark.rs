@@ -1,11 +1,11 @@
 //! What a restore leaves for the first start of the service: the event that it happened.
 
-use std::{path::Path, time::SystemTime};
+use std::path::Path;
 
 use asterism_chassis::{
     StartError,
     identity::PrincipalId,
-    outbox::{AuditEvent, Outbox, Outcome},
+    outbox::{AuditEvent, Outbox},
 };
 use asterism_crypto::Digest;
 use asterism_store::{StoreError, files};
@@ -54,20 +54,10 @@ pub(crate) fn report(data_dir: &Path, outbox: &Outbox) -> Result<(), StartError>
         StartError::Other(format!("{shown} cannot be read; restore the backup anew"))
     })?;
     let event = AuditEvent {
-        occurred_at: SystemTime::now(),
         principal: PrincipalId::service("kms").to_string(),
-        on_behalf_of: String::new(),
-        operation: "kms.Restored",
-        resource: format!("backups/{}", mark.created_at_ms),
-        key_version: 0,
-        outcome: Outcome::Succeeded,
         reason: format!("RESTORED at_ms={}", mark.restored_at_ms).into(),
-        request_id: String::new(),
-        trace_id: String::new(),
-        token_id: String::new(),
-        network: String::new(),
         input: Some(mark.sha256),
-        output: None,
+        ..AuditEvent::unasked("kms.Restored", format!("backups/{}", mark.created_at_ms))
     };
     outbox
         .record(event)
