@@ -22,6 +22,13 @@ const LAYOUT: &[u8] = b"m";
 /// Wrapping keys for every version, files that no record names in `pending/` only, and a note for everything due.
 const CURRENT_LAYOUT: u32 = 1;
 
+/// A note that was read.
+pub(crate) struct Note {
+    pub(crate) key: KeyId,
+    /// Its record.
+    at: Vec<u8>,
+}
+
 /// A batch that also notes that `id` has something due at `at_ms`.
 pub(crate) fn note(batch: Batch, id: &KeyId, at_ms: u64) -> Batch {
     batch.put(note_at(id, at_ms), [])
@@ -85,49 +92,41 @@ impl Keyring {
         Ok(self.records.commit(mark)?)
     }
 
-    /// Keys with a note for a time that has come, each once.
-    pub(crate) fn noted(&self, now_ms: u64) -> Result<Vec<KeyId>, KmsError> {
-        let mut keys = Vec::new();
-        self.notes(now_ms, |_, id| keys.push(id))?;
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(keys)
-    }
-
-    /// Takes back the notes of keys that have nothing due. Only for who holds [`Keyring::changing`]: nobody writes one meanwhile.
-    pub(crate) fn forget_notes(&self, now_ms: u64, settled: &[KeyId]) -> Result<(), KmsError> {
-        let mut stale = Vec::new();
-        self.notes(now_ms, |at, id| {
-            if settled.binary_search(&id).is_ok() {
-                stale.push(at.to_vec());
-            }
-        })?;
-        for page in stale.chunks(PAGE) {
+    /// Takes notes back.
+    pub(crate) fn forget(&self, notes: &[&Note]) -> Result<(), KmsError> {
+        for page in notes.chunks(PAGE) {
             let batch = page
                 .iter()
-                .fold(Batch::new(), |batch, at| batch.delete(at.clone()));
+                .fold(Batch::new(), |batch, note| batch.delete(note.at.clone()));
             self.records.commit(batch)?;
         }
         Ok(())
     }
 
-    fn notes(&self, now_ms: u64, mut see: impl FnMut(&[u8], KeyId)) -> Result<(), KmsError> {
+    /// Notes for times that have come, by key.
+    pub(crate) fn notes(&self, now_ms: u64) -> Result<Vec<Note>, KmsError> {
+        let mut notes = Vec::new();
         let mut from = vec![AGENDA];
         loop {
             let page = self.records.scan(&from, &[AGENDA], PAGE)?;
             for (at, _) in &page {
-                let (at_ms, id) = read_note(at)?;
+                let (at_ms, key) = read_note(at)?;
                 if at_ms > now_ms {
-                    return Ok(());
+                    return Ok(by_key(notes));
                 }
-                see(at, id);
+                notes.push(Note { key, at: at.clone() });
             }
             match page.into_iter().next_back() {
                 Some((at, _)) => from = [at.as_slice(), &[0]].concat(),
-                None => return Ok(()),
+                None => return Ok(by_key(notes)),
             }
         }
     }
+}
+
+fn by_key(mut notes: Vec<Note>) -> Vec<Note> {
+    notes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    notes
 }
 
 #[cfg(test)]
