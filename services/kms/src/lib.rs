@@ -174,7 +174,7 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc
 /// As [`start`].
 pub fn open_keyring(data_dir: &std::path::Path) -> Result<Keyring, StartError> {
     let records: Arc<dyn asterism_store::Records> = Arc::new(
-        SledRecords::open(&data_dir.join("records"), SledOptions::default()).map_err(StartError::Store)?,
+        SledRecords::open(&data_dir.join(RECORDS_DIR), SledOptions::default()).map_err(StartError::Store)?,
     );
     let root = root::open(data_dir, &RootKeyConfig::default(), &*records)?;
     let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;

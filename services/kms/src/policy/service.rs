@@ -153,6 +153,31 @@ fn digest(held: &Held) -> Digest {
     Digest::of(&grants::encode(&held.grant))
 }
 
+impl PolicyAdapter {
+    /// Has the caller say yes or no to what somebody else asked for.
+    async fn decided<Req: Send + 'static>(
+        &self,
+        operation: &'static str,
+        request: Request<Req>,
+        name: fn(&Req) -> &str,
+        decide: fn(&super::Approvals, &str, &str, u64) -> Result<Approval, PolicyError>,
+    ) -> Result<Response<pb::Approval>, Status> {
+        let (policy, clock) = (self.policy.clone(), self.clock.clone());
+        self.gate
+            .blocking(operation, request, move |caller, message, trail| {
+                let now_ms = clock();
+                let approval = decidable(&policy, caller, name(&message), now_ms)?;
+                trail
+                    .resource(approval_event(&approval))
+                    .input_digest(approval.parameters);
+                let who = caller.principal.id.as_str();
+                let approval = decide(&policy.approvals, &approval.id, who, now_ms)?;
+                Ok(wire::approval(&approval, now_ms))
+            })
+            .await
+    }
+}
+
 #[tonic::async_trait]
 impl PolicyService for PolicyAdapter {
     async fn create_grant(
@@ -354,46 +379,26 @@ impl PolicyService for PolicyAdapter {
         &self,
         request: Request<pb::ApproveOperationRequest>,
     ) -> Result<Response<pb::Approval>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking(
-                "policy.ApproveOperation",
-                request,
-                move |caller, message, trail| {
-                    let now_ms = clock();
-                    let approval = decidable(&policy, caller, &message.name, now_ms)?;
-                    trail
-                        .resource(approval_event(&approval))
-                        .input_digest(approval.parameters);
-                    let who = caller.principal.id.as_str();
-                    let approval = policy.approvals.approve(&approval.id, who, now_ms)?;
-                    Ok(wire::approval(&approval, now_ms))
-                },
-            )
-            .await
+        self.decided(
+            "policy.ApproveOperation",
+            request,
+            |r| &r.name,
+            super::Approvals::approve,
+        )
+        .await
     }
 
     async fn reject_operation(
         &self,
         request: Request<pb::RejectOperationRequest>,
     ) -> Result<Response<pb::Approval>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking(
-                "policy.RejectOperation",
-                request,
-                move |caller, message, trail| {
-                    let now_ms = clock();
-                    let approval = decidable(&policy, caller, &message.name, now_ms)?;
-                    trail
-                        .resource(approval_event(&approval))
-                        .input_digest(approval.parameters);
-                    let who = caller.principal.id.as_str();
-                    let approval = policy.approvals.reject(&approval.id, who, now_ms)?;
-                    Ok(wire::approval(&approval, now_ms))
-                },
-            )
-            .await
+        self.decided(
+            "policy.RejectOperation",
+            request,
+            |r| &r.name,
+            super::Approvals::reject,
+        )
+        .await
     }
 }
 

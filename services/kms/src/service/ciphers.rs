@@ -1,12 +1,19 @@
 //! Encryption.
 
+use std::sync::Arc;
+
+use asterism_chassis::error::Failure;
 use asterism_crypto::crc32c;
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{Adapter, access::usable};
-use crate::{error::KmsError, keys::KeyId, wire};
+use super::{Adapter, Use, access::usable};
+use crate::{
+    error::KmsError,
+    keys::{Key, KeyId},
+    wire,
+};
 
 /// The field of the checksum of additional authenticated data.
 pub(super) const AAD_CRC: &str = "additional_authenticated_data_crc32c";
@@ -102,14 +109,7 @@ pub(super) async fn re_encrypt(
                     message.destination_additional_authenticated_data_crc32c,
                 )?;
                 trail.input(&message.ciphertext);
-                let destination = match message.destination_name.as_str() {
-                    "" => on.key.clone(),
-                    name => {
-                        let id = KeyId::from_name(name)
-                            .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
-                        usable(on.policy, on.caller, &id, "kms.Encrypt", &[new_aad], on.now_ms)?
-                    }
-                };
+                let destination = destination(on, &message.destination_name, &[new_aad])?;
                 let done = on.keyring.re_encrypt(
                     (&on.key, &message.ciphertext, aad),
                     (&destination, new_aad),
@@ -128,4 +128,15 @@ pub(super) async fn re_encrypt(
             },
         )
         .await
+}
+
+/// The key under which a re-encryption brings its ciphertexts; of another than the source the caller has to be allowed to encrypt with
+/// each of `aads`.
+pub(super) fn destination(on: &Use<'_>, name: &str, aads: &[&[u8]]) -> Result<Arc<Key>, Failure> {
+    if name.is_empty() {
+        return Ok(on.key.clone());
+    }
+    let id =
+        KeyId::from_name(name).map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
+    usable(on.policy, on.caller, &id, "kms.Encrypt", aads, on.now_ms)
 }

@@ -8,8 +8,11 @@ use zeroize::Zeroizing;
 use super::{check_count, each, over};
 use crate::{
     error::KmsError,
-    keys::{KeyId, Processor, Protector, Purpose},
-    service::{Adapter, access::usable, ciphers::AAD_CRC},
+    keys::{Processor, Protector, Purpose},
+    service::{
+        Adapter,
+        ciphers::{AAD_CRC, destination},
+    },
     wire::check_crc,
 };
 
@@ -100,22 +103,15 @@ pub(in crate::service) async fn re_encrypt(
             |on, message, trail| {
                 check_count(&message.items)?;
                 trail.input_digest(over(message.items.iter().map(|item| item.ciphertext.as_slice())));
-                let destination = match message.destination_name.as_str() {
-                    "" => on.key.clone(),
-                    name => {
-                        let id = KeyId::from_name(name)
-                            .map_err(|_| KmsError::field("destination_name", "must be `keys/{key_id}`"))?;
-                        let aads: Vec<&[u8]> = message
-                            .items
-                            .iter()
-                            .map(|item| {
-                                let new = item.destination_additional_authenticated_data.as_ref();
-                                new.unwrap_or(&item.additional_authenticated_data).as_slice()
-                            })
-                            .collect();
-                        usable(on.policy, on.caller, &id, "kms.Encrypt", &aads, on.now_ms)?
-                    }
-                };
+                let aads: Vec<&[u8]> = message
+                    .items
+                    .iter()
+                    .map(|item| {
+                        let new = item.destination_additional_authenticated_data.as_ref();
+                        new.unwrap_or(&item.additional_authenticated_data).as_slice()
+                    })
+                    .collect();
+                let destination = destination(on, &message.destination_name, &aads)?;
                 let processor = on.keyring.processor(&on.key, Purpose::Encrypt, on.now_ms)?;
                 let protector = on.keyring.protector(&destination, Purpose::Encrypt, on.now_ms)?;
                 let results = each(on, trail, message.items, |item| {
