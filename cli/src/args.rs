@@ -386,6 +386,14 @@ pub enum BenchCommand {
     },
     /// Time to start all four services.
     Start,
+    /// Makes keys in the store of a data directory that no service has open.
+    #[command(hide = true)]
+    MakeKeys {
+        /// How many.
+        keys: u64,
+        /// The data directory of all services.
+        data_dir: PathBuf,
+    },
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -32,7 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn run(command: BenchCommand, output: Output) -> Result<(), CliError> {
     let patience = match command {
         // Keys are made, each durable, before anything is measured.
-        BenchCommand::Kms { keys: Some(keys), .. } => PATIENCE + Duration::from_millis(keys),
+        BenchCommand::Kms { keys: Some(keys), .. } | BenchCommand::MakeKeys { keys, .. } => {
+            PATIENCE + Duration::from_millis(keys)
+        }
         _ => PATIENCE,
     };
     let measured = async {
@@ -44,6 +46,7 @@ pub async fn run(command: BenchCommand, output: Output) -> Result<(), CliError> 
                 callers,
                 seconds,
             } => kms::run(callers, seconds, output).await,
+            BenchCommand::MakeKeys { keys, data_dir } => many_keys::make(&data_dir, keys, output).await,
             BenchCommand::Start => start(output).await,
         }
     };

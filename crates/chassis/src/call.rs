@@ -175,8 +175,8 @@ impl Trail {
 }
 
 /// Records how an operation ended, in the room that was taken for it. A failure stays what it is even when it cannot be
-/// recorded: it releases nothing.
-fn conclude<T>(
+/// recorded: it releases nothing. For a task that is not dropped halfway.
+async fn conclude<T>(
     outbox: &Outbox,
     room: Option<Room>,
     operation: &'static str,
@@ -188,9 +188,13 @@ fn conclude<T>(
         return result;
     }
     let event = trail.event(operation, caller, result.as_ref().err());
+    let room = match room {
+        Some(room) => Ok(room),
+        None => outbox.reserve(),
+    };
     let recorded = match room {
-        Some(room) => room.record(event),
-        None => outbox.record(event),
+        Ok(room) => room.record_async(event).await,
+        Err(full) => Err(full),
     };
     match (recorded, result) {
         (Err(unrecorded), Ok(_)) => Err(unrecorded),

@@ -149,13 +149,13 @@ impl Outbox {
         self.reserve()?.record(event)
     }
 
-    /// As [`Outbox::record`], off the async threads.
+    /// As [`Outbox::record`], without keeping a thread; goes on when it is dropped halfway.
     ///
     /// # Errors
     /// As [`Outbox::record`].
     pub async fn record_async(&self, event: AuditEvent) -> Result<(), Failure> {
         let room = self.reserve()?;
-        let recorded = tokio::task::spawn_blocking(move || room.record(event)).await;
+        let recorded = tokio::spawn(room.record_async(event)).await;
         recorded.unwrap_or_else(|_| Err(unavailable()))
     }
 
@@ -251,18 +251,33 @@ impl Room {
     /// # Errors
     /// `AUDIT_UNAVAILABLE` when the spool failed: the operation must not be released then.
     pub fn record(self, event: AuditEvent) -> Result<(), Failure> {
-        let shared = &*self.shared;
-        let event = event.into_wire(shared.source);
-        let ticket = {
-            let mut state = shared.state();
-            if state.broken {
-                return Err(unavailable());
-            }
-            // Submitted under the lock: the spool sees sequence numbers in order.
-            shared.submit(&mut state, event)
-        };
-        let recorded = shared.settle(ticket);
-        shared.wake.notify_one();
+        let written = self.submit(event)?.wait();
+        self.settle(written)
+    }
+
+    /// As [`Room::record`], without keeping a thread. Only for a task that is not dropped halfway: the event would be recorded all the same,
+    /// but a failed write not be taken note of.
+    ///
+    /// # Errors
+    /// As [`Room::record`].
+    pub(crate) async fn record_async(self, event: AuditEvent) -> Result<(), Failure> {
+        let written = self.submit(event)?.settled().await;
+        self.settle(written)
+    }
+
+    fn submit(&self, event: AuditEvent) -> Result<Ticket, Failure> {
+        let event = event.into_wire(self.shared.source);
+        let mut state = self.shared.state();
+        if state.broken {
+            return Err(unavailable());
+        }
+        // Submitted under the lock: the spool sees sequence numbers in order.
+        Ok(self.shared.submit(&mut state, event))
+    }
+
+    fn settle(&self, written: Result<(), StoreError>) -> Result<(), Failure> {
+        let recorded = self.shared.settle(written);
+        self.shared.wake.notify_one();
         recorded
     }
 }
@@ -294,9 +309,9 @@ impl Shared {
         self.spool.append(sequence, bytes)
     }
 
-    /// Blocks until an event is durable, or is not going to be.
-    fn settle(&self, ticket: Ticket) -> Result<(), Failure> {
-        ticket.wait().map_err(|error| {
+    /// Takes note of how the write of an event ended.
+    fn settle(&self, written: Result<(), StoreError>) -> Result<(), Failure> {
+        written.map_err(|error| {
             tracing::error!(%error, source = self.source, "an event could not be recorded");
             let mut state = self.state();
             state.depth -= 1;
@@ -311,7 +326,7 @@ impl Shared {
         let unwaited = std::mem::take(&mut self.state().unwaited);
         for ticket in unwaited {
             // A failure is logged, and closes the outbox for others.
-            let _ = self.settle(ticket);
+            let _ = self.settle(ticket.wait());
         }
     }
 

@@ -6,11 +6,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
     thread::JoinHandle,
+};
+
+use futures::{
+    channel::oneshot::{Receiver, Sender, channel},
+    executor::block_on,
 };
 
 use crate::StoreError;
@@ -25,7 +27,7 @@ type Answer = Result<(), StoreError>;
 /// What is to be written, and who waits for it.
 pub(crate) struct Queued<T> {
     pub(crate) payload: T,
-    pub(crate) answer: SyncSender<Answer>,
+    pub(crate) answer: Sender<Answer>,
 }
 
 /// Commits a group in order, and answers each of it.
@@ -78,7 +80,7 @@ impl<T: Send + 'static> GroupCommit<T> {
 
     /// Queues a write; it is committed when its [`Pending`] is waited for or dropped, or along with others.
     pub(crate) fn submit(&self, payload: T) -> Pending {
-        let (answer, receiver) = sync_channel(1);
+        let (answer, receiver) = channel();
         let mut queue = self.shared.queue();
         while queue.waiting.len() >= QUEUE {
             self.shared.kick(&mut queue);
@@ -208,11 +210,18 @@ impl Pending {
 
     pub(crate) fn wait(mut self) -> Answer {
         self.answered = true;
-        if let Ok(answer) = self.receiver.try_recv() {
+        if let Ok(Some(answer)) = self.receiver.try_recv() {
             return answer;
         }
         self.shared.lead();
-        self.receiver.recv().unwrap_or(Err(StoreError::Closed))
+        block_on(&mut self.receiver).unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Waits without a thread: the committer's commits.
+    pub(crate) async fn settled(mut self) -> Answer {
+        self.start();
+        self.answered = true;
+        (&mut self.receiver).await.unwrap_or(Err(StoreError::Closed))
     }
 }
 

@@ -157,4 +157,15 @@ impl Ticket {
             State::Pending(pending) => pending.wait(),
         }
     }
+
+    /// As [`Ticket::wait`], without keeping a thread.
+    ///
+    /// # Errors
+    /// As [`Records::commit`].
+    pub async fn settled(self) -> Result<(), StoreError> {
+        match self.0 {
+            State::Done(result) => result,
+            State::Pending(pending) => pending.settled().await,
+        }
+    }
 }

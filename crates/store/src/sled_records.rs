@@ -5,7 +5,7 @@
 //! cut undoes (sled #1452): the fsync on our own handle of its file is what makes records durable.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -266,7 +266,8 @@ impl Committer {
 
     fn try_write(&self, batches: &[Batch]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         // What earlier batches of this group set, and later ones must see.
-        let mut pending: HashMap<&[u8], Option<&[u8]>> = HashMap::new();
+        // In the order of their keys: neighbours lie on the same pages.
+        let mut pending: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         let mut results = Vec::with_capacity(batches.len());
         for batch in batches {
             let mut holds = true;

@@ -122,7 +122,7 @@ impl Adapter {
     {
         let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
         self.gate
-            .blocking(operation, request, move |caller, message, trail| {
+            .brief(operation, request, move |caller, message, trail| {
                 let id = KeyId::from_name(name(&message))?;
                 trail.resource(id.name());
                 let now_ms = clock();
