@@ -38,12 +38,76 @@ impl Default for LifecycleConfig {
     }
 }
 
-/// Where the root key comes from: a passphrase when its file is named, else `root.key` in the data directory.
+/// What opens the seal of the root key at a start, and what the seal of a new store is: a passphrase when its file is named, else a token
+/// when one is named, else a key file in the data directory.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootKeyConfig {
     /// File of mode 0600 that holds the passphrase.
     pub passphrase_file: Option<PathBuf>,
+    /// A PKCS #11 token whose key opens the seal.
+    #[serde(default)]
+    pub pkcs11: Pkcs11Config,
+}
+
+/// A key in a PKCS #11 token; unless module, token and file of the PIN are named, there is none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pkcs11Config {
+    /// The vendor's library, such as `/usr/lib/softhsm/libsofthsm2.so`.
+    pub module: Option<PathBuf>,
+    /// The token's label.
+    pub token_label: Option<String>,
+    /// The label of an AES-256 key in it, which is made there when a store is sealed with it the first time.
+    pub key_label: String,
+    /// File of mode 0600 that holds the user's PIN.
+    pub pin_file: Option<PathBuf>,
+}
+
+impl Default for Pkcs11Config {
+    fn default() -> Self {
+        Self {
+            module: None,
+            token_label: None,
+            key_label: "asterism-kms".to_owned(),
+            pin_file: None,
+        }
+    }
+}
+
+impl Pkcs11Config {
+    /// Whether a token is named.
+    pub fn is_set(&self) -> bool {
+        self.module.is_some() && self.token_label.is_some() && self.pin_file.is_some()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let given = [
+            self.module.is_some(),
+            self.token_label.is_some(),
+            self.pin_file.is_some(),
+        ];
+        if given != [given[0]; 3] {
+            let key = "root_key.pkcs11";
+            return Err(ConfigError::invalid(
+                key,
+                "must have module, token_label and pin_file, or none of them",
+            ));
+        }
+        if self.token_label.as_deref() == Some("") {
+            return Err(ConfigError::invalid(
+                "root_key.pkcs11.token_label",
+                "must name a token",
+            ));
+        }
+        if self.key_label.is_empty() {
+            return Err(ConfigError::invalid(
+                "root_key.pkcs11.key_label",
+                "must name a key",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -73,6 +137,6 @@ impl Settings for Config {
                 "must be at least 1",
             ));
         }
-        Ok(())
+        self.root_key.pkcs11.check()
     }
 }

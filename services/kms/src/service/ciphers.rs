@@ -23,7 +23,7 @@ pub(super) async fn encrypt(
     request: Request<pb::EncryptRequest>,
 ) -> Result<Response<pb::EncryptResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.Encrypt",
             request,
             |r| &r.name,
@@ -52,7 +52,7 @@ pub(super) async fn decrypt(
     request: Request<pb::DecryptRequest>,
 ) -> Result<Response<pb::DecryptResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.Decrypt",
             request,
             |r| &r.name,
@@ -88,7 +88,7 @@ pub(super) async fn re_encrypt(
     request: Request<pb::ReEncryptRequest>,
 ) -> Result<Response<pb::ReEncryptResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.ReEncrypt",
             request,
             |r| &r.name,

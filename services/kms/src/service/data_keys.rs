@@ -12,7 +12,7 @@ pub(super) async fn generate_data_key(
     request: Request<pb::GenerateDataKeyRequest>,
 ) -> Result<Response<pb::GenerateDataKeyResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.GenerateDataKey",
             request,
             |r| &r.name,
@@ -40,7 +40,7 @@ pub(super) async fn generate_data_key_without_plaintext(
     request: Request<pb::GenerateDataKeyWithoutPlaintextRequest>,
 ) -> Result<Response<pb::GenerateDataKeyWithoutPlaintextResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.GenerateDataKeyWithoutPlaintext",
             request,
             |r| &r.name,

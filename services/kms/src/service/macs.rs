@@ -12,7 +12,7 @@ pub(super) async fn generate_mac(
     request: Request<pb::GenerateMacRequest>,
 ) -> Result<Response<pb::GenerateMacResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.GenerateMac",
             request,
             |r| &r.name,
@@ -36,7 +36,7 @@ pub(super) async fn verify_mac(
     request: Request<pb::VerifyMacRequest>,
 ) -> Result<Response<pb::VerifyMacResponse>, Status> {
     adapter
-        .on_key(
+        .with_key(
             "kms.VerifyMac",
             request,
             |r| &r.name,
