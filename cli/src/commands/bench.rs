@@ -141,6 +141,20 @@ fn peak_rss_mib() -> Result<f64, CliError> {
     from_status("VmHWM:")
 }
 
+/// Microseconds that this process has taken of the processors so far.
+fn cpu_us() -> Result<f64, CliError> {
+    let path = std::path::Path::new("/proc/self/stat");
+    let stat = std::fs::read_to_string(path).map_err(|error| CliError::file(path, error))?;
+    // After the name, which may hold anything: user and system time are the 12th and 13th, in hundredths of a second.
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    let ticks: Option<f64> = (fields.split_whitespace().skip(11).take(2))
+        .map(|field| field.parse::<f64>().ok())
+        .sum();
+    let ticks =
+        ticks.ok_or_else(|| CliError::Other("the kernel does not tell the time of this process".into()))?;
+    Ok(ticks * 1e4)
+}
+
 /// MiB in a line of the kernel's account of this process.
 fn from_status(name: &str) -> Result<f64, CliError> {
     let status = std::fs::read_to_string("/proc/self/status")

@@ -60,7 +60,7 @@ pub(super) async fn run(callers: u16, seconds: u64, output: Output) -> Result<()
     let latencies = one_by_one(&clients, &plaintext).await?;
     let round_time = Duration::from_secs(seconds) / ROUNDS;
     let bar = output.progress(u64::from(ROUNDS) * 6, "rounds", false);
-    let mut rates: [Vec<f64>; 6] = Default::default();
+    let mut rates: [Vec<Rate>; 6] = Default::default();
     for _ in 0..ROUNDS {
         let measured = [
             rate(callers, round_time, async |caller| clients.empty(caller).await).await?,
@@ -84,7 +84,7 @@ pub(super) async fn run(callers: u16, seconds: u64, output: Output) -> Result<()
                 clients.of(caller).encrypt_batch(KEY, &items).await.map(drop)
             })
             .await?
-                * BATCH as f64,
+            .times(BATCH as f64),
         ];
         for (all, rate) in rates.iter_mut().zip(measured) {
             all.push(rate);
@@ -92,6 +92,9 @@ pub(super) async fn run(callers: u16, seconds: u64, output: Output) -> Result<()
         }
     }
     let [empty, encrypt, decrypt, data_keys, sign, batch_items] = rates.map(median);
+    let cpu_us = [empty, encrypt, decrypt, data_keys, sign, batch_items].map(|rate| rate.cpu_us);
+    let [empty, encrypt, decrypt, data_keys, sign, batch_items] =
+        [empty, encrypt, decrypt, data_keys, sign, batch_items].map(|rate| rate.per_s);
     let p99_ms = p99_at(&clients, encrypt / 2.0, Duration::from_secs(seconds), &plaintext).await?;
     bar.finish_and_clear();
     constellation.shutdown().await;
@@ -121,6 +124,13 @@ pub(super) async fn run(callers: u16, seconds: u64, output: Output) -> Result<()
             ),
         ),
         (
+            "of the processors",
+            format!(
+                "encrypt {:.0} us, empty {:.0} us; client, kms and audit together",
+                cpu_us[1], cpu_us[0]
+            ),
+        ),
+        (
             "primitives alone",
             format!(
                 "encrypt {:.1} us, sign {:.1} us of one core",
@@ -134,6 +144,8 @@ pub(super) async fn run(callers: u16, seconds: u64, output: Output) -> Result<()
         "p99_ms": round(p99_ms), "audit": true, "channel": true, "ratio_to_empty": round(ratio), "callers": callers,
         "empty_us_p50": round(latencies.empty_us), "encrypt_us_p50": round(latencies.encrypt_us),
         "ratio_us_p50": round(latencies.encrypt_us / latencies.empty_us),
+        "empty_cpu_us": round(cpu_us[0]), "encrypt_cpu_us": round(cpu_us[1]), "decrypt_cpu_us": round(cpu_us[2]),
+        "data_keys_cpu_us": round(cpu_us[3]), "sign_cpu_us": round(cpu_us[4]), "batch_item_cpu_us": round(cpu_us[5]),
         "encrypt_primitives_us": round(primitives.encrypt_us), "sign_primitives_us": round(primitives.sign_us),
     });
     output.facts(&facts, &value);
@@ -196,15 +208,33 @@ fn health(kms: &ChannelEndpoint, pin: &Pin) -> Result<Health, CliError> {
     Ok(HealthClient::new(channel))
 }
 
-/// Calls a second of so many callers, each with one call under way.
+/// How fast calls go, and what one takes of the processors: of the client, kms, and audit, which runs behind it.
+#[derive(Clone, Copy)]
+struct Rate {
+    per_s: f64,
+    cpu_us: f64,
+}
+
+impl Rate {
+    /// Of the parts of a call.
+    fn times(self, parts: f64) -> Self {
+        Self {
+            per_s: self.per_s * parts,
+            cpu_us: self.cpu_us / parts,
+        }
+    }
+}
+
+/// Of so many callers, each with one call under way.
 async fn rate<E>(
     callers: usize,
     time: Duration,
     call: impl AsyncFn(usize) -> Result<(), E>,
-) -> Result<f64, CliError>
+) -> Result<Rate, CliError>
 where
     CliError: From<E>,
 {
+    let cpu_before = super::cpu_us()?;
     let begun = Instant::now();
     let workers = (0..callers).map(async |caller| {
         let mut done = 0_u64;
@@ -215,7 +245,10 @@ where
         Ok::<_, E>(done)
     });
     let done: u64 = futures::future::try_join_all(workers).await?.into_iter().sum();
-    Ok(done as f64 / begun.elapsed().as_secs_f64())
+    Ok(Rate {
+        per_s: done as f64 / begun.elapsed().as_secs_f64(),
+        cpu_us: (super::cpu_us()? - cpu_before) / done.max(1) as f64,
+    })
 }
 
 /// The 99th percentile of Encrypt, calls beginning at a steady rate whether or not those before have ended: a stall counts for all that
@@ -300,7 +333,7 @@ fn average_us(times: u32, mut work: impl FnMut() -> Result<(), CliError>) -> Res
     Ok(begun.elapsed().as_secs_f64() * 1e6 / f64::from(times))
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_unstable_by(f64::total_cmp);
+fn median(mut rates: Vec<Rate>) -> Rate {
+    rates.sort_unstable_by(|one, other| one.per_s.total_cmp(&other.per_s));
     rates[rates.len() / 2]
 }
