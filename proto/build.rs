@@ -10,6 +10,7 @@ const CONTRACTS: &[&str] = &[
     "asterism/identity/v1/identity.proto",
     "asterism/kms/v1/backup.proto",
     "asterism/kms/v1/kms.proto",
+    "asterism/kms/v1/system.proto",
     "asterism/ingest/v1/ingest.proto",
     "asterism/inference/v1/inference.proto",
     "asterism/inference/v1/encrypted.proto",
