@@ -202,6 +202,9 @@ const POLICY: &[(&str, &[Role])] = &[
         CHANGE_KEYS,
     ),
     ("asterism.kms.v1.KeyManagementService/VerifyMac", USE_KEYS),
+    ("asterism.kms.v1.SystemService/Rekey", &[Admin]),
+    ("asterism.kms.v1.SystemService/RotateRoot", &[Admin]),
+    ("asterism.kms.v1.SystemService/Seal", &[Admin]),
     ("asterism.policy.v1.PolicyService/ApproveOperation", DECIDE),
     ("asterism.policy.v1.PolicyService/CheckAccess", &[Admin, Service]),
     ("asterism.policy.v1.PolicyService/CreateGrant", CHANGE_KEYS),
@@ -232,6 +235,9 @@ const OPEN: &[&str] = &[
     "asterism.identity.v1.IdentityService/RefreshToken",
     "asterism.identity.v1.IdentityService/StartEnrolment",
     "asterism.identity.v1.IdentityService/StartLogin",
+    "asterism.kms.v1.SystemService/GetSealStatus",
+    "asterism.kms.v1.SystemService/ResetUnseal",
+    "asterism.kms.v1.SystemService/Unseal",
 ];
 
 /// Whether everybody may call `package.Service/Method`, without a token.

@@ -109,7 +109,7 @@ impl Server {
             firewall: None,
             routes: Routes::default(),
             names: Vec::new(),
-            serving: None,
+            serving: Vec::new(),
             tracker: TaskTracker::new(),
             draining: CancellationToken::new(),
             hooks: Vec::new(),
@@ -130,7 +130,7 @@ pub struct ServerBuilder {
     firewall: Option<Firewall>,
     routes: Routes,
     names: Vec<&'static str>,
-    serving: Option<watch::Receiver<bool>>,
+    serving: Vec<watch::Receiver<bool>>,
     tracker: TaskTracker,
     draining: CancellationToken,
     hooks: Vec<Hook>,
@@ -172,10 +172,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Health follows this value: `false` (outbox full) answers NOT_SERVING. Without it, health is SERVING until
-    /// the drain.
+    /// Health follows this value too: `false` in any of those given (outbox full) answers NOT_SERVING. Without any, health is
+    /// SERVING until the drain.
     pub fn serving(mut self, serving: watch::Receiver<bool>) -> Self {
-        self.serving = Some(serving);
+        self.serving.push(serving);
         self
     }
 
@@ -260,7 +260,7 @@ impl ServerBuilder {
         let health = health::Health {
             reporter,
             services: self.names,
-            serving: self.serving.unwrap_or_else(|| watch::channel(true).1),
+            serving: self.serving,
             draining: self.draining.clone(),
             stopping,
         };

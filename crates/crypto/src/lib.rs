@@ -22,6 +22,7 @@ pub mod mac;
 pub mod opaque;
 pub mod password;
 pub mod secret;
+pub mod shares;
 pub mod sign;
 pub mod signed;
 pub mod stream;

@@ -38,12 +38,35 @@ impl Default for LifecycleConfig {
     }
 }
 
-/// Where the root key comes from: a passphrase when its file is named, else `root.key` in the data directory.
+/// What opens the seal of the root key at a start, and what the seal of a new store is: a passphrase when its file is named, else a token
+/// when one is named, else a key file in the data directory.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootKeyConfig {
     /// File of mode 0600 that holds the passphrase.
     pub passphrase_file: Option<PathBuf>,
+    /// A PKCS #11 token whose key opens the seal.
+    #[serde(default)]
+    pub pkcs11: Option<Pkcs11Config>,
+}
+
+/// A key in a PKCS #11 token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11Config {
+    /// The vendor's library, such as `/usr/lib/softhsm/libsofthsm2.so`.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token_label: String,
+    /// The label of an AES-256 key in it, which is made there when a store is sealed with it the first time.
+    #[serde(default = "default_key_label")]
+    pub key_label: String,
+    /// File of mode 0600 that holds the user's PIN.
+    pub pin_file: PathBuf,
+}
+
+fn default_key_label() -> String {
+    "asterism-kms".to_owned()
 }
 
 impl Default for Config {
@@ -72,6 +95,16 @@ impl Settings for Config {
                 "lifecycle.sweep_seconds",
                 "must be at least 1",
             ));
+        }
+        if let Some(token) = &self.root_key.pkcs11 {
+            if token.token_label.is_empty() {
+                let key = "root_key.pkcs11.token_label";
+                return Err(ConfigError::invalid(key, "must name a token"));
+            }
+            if token.key_label.is_empty() {
+                let key = "root_key.pkcs11.key_label";
+                return Err(ConfigError::invalid(key, "must name a key"));
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod material;
 mod operations;
 pub(crate) mod record;
 mod requests;
+mod rewrap;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use lifecycle::State;
 pub use material::KeyType;
 pub use operations::{DataKey, MAX_INPUT_BYTES, Processor, Protector, PublicKey, Purpose, ReEncrypted};
 pub use requests::RequestId;
+pub use rewrap::Rewrapped;
 pub use sweep::Due;
 pub use transfer::{Import, ImportJob};
 #[cfg(test)]

@@ -33,7 +33,7 @@ use asterism_proto::{
 
 use asterism_store::{SledOptions, SledRecords};
 
-pub use config::{Config, LifecycleConfig, RootKeyConfig};
+pub use config::{Config, LifecycleConfig, Pkcs11Config, RootKeyConfig};
 pub use error::KmsError;
 
 use crate::{

@@ -3,6 +3,14 @@
 //! A check value, sealed under the root key and kept with the keys, tells the right root key from a wrong one at start:
 //! a store is never opened, and no key ever made, under another root key than its own.
 
+mod error;
+mod roots;
+mod seal;
+
+pub use error::{RootError, TokenError};
+pub use roots::Roots;
+pub use seal::{AllWrapped, GivenShares, NewSeal, Seal, SealFacts, SealKind, Secret, init};
+
 use std::path::Path;
 
 use asterism_chassis::StartError;
@@ -189,6 +197,7 @@ mod tests {
         let file = dir.path().join("passphrase");
         let config = RootKeyConfig {
             passphrase_file: Some(file.clone()),
+            pkcs11: None,
         };
         files::write_atomic(&file, b"short\n", 0o600).expect("written");
         assert!(open(dir.path(), &config, &records).is_err());

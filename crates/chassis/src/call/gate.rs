@@ -1,6 +1,7 @@
 //! The way in.
 
 mod identify;
+mod seal;
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap, transport::server:
 use tracing::Instrument as _;
 
 use identify::Known;
+use seal::Seal;
 
 use super::{Caller, Trail, conclude};
 use crate::{
@@ -48,6 +50,7 @@ pub struct Gate {
     /// Whether tokens of the authority key are good for others than services over their own channel.
     takes_authority_tokens: bool,
     firewall: Option<Firewall>,
+    seal: Option<Seal>,
 }
 
 pub(super) struct Shared {
@@ -66,7 +69,7 @@ struct Arrival {
     /// False when nobody knows who asks; the caller is then a placeholder.
     known: bool,
     verdict: Result<(), Failure>,
-    /// The firewall refused, and has told so: no event of its own, no place.
+    /// The firewall refused and has told so, or the service is sealed: no event of its own, no place.
     turned_away: bool,
 }
 
@@ -95,6 +98,7 @@ impl Gate {
             trust: Arc::new(Trust::new("", Duration::ZERO)),
             takes_authority_tokens: true,
             firewall: None,
+            seal: None,
         }
     }
 
@@ -403,7 +407,12 @@ impl Gate {
             Ok(passage) => passage,
             Err(refusal) => return turned_away(caller, false, refusal),
         };
-        let open = policy::is_open(method(request)) && !metadata.contains_key("authorization");
+        let sealed = match self.answers(method(request)) {
+            Ok(sealed) => sealed,
+            Err(refusal) => return turned_away(caller, false, refusal),
+        };
+        // While sealed nobody can say which tokens hold: what needs none is answered to who sends one, too.
+        let open = policy::is_open(method(request)) && (sealed || !metadata.contains_key("authorization"));
         if open {
             caller.principal.id = PrincipalId::anonymous();
         } else {

@@ -79,6 +79,12 @@ impl Trust {
         self.change(|state| state.word = Word::Own(clock));
     }
 
+    /// Nobody says any more what holds: every access token is refused from now on, as when kms is not heard.
+    pub fn withdraw(&self) {
+        self.change(|state| state.word = Word::Never);
+        self.changes.send_modify(|_| ());
+    }
+
     /// What holds from now on.
     pub fn replace(&self, view: TrustView) {
         let revision = view.revision;

@@ -13,8 +13,8 @@ pub(super) struct Health {
     pub(super) reporter: HealthReporter,
     /// Full names of the services; the empty name stands for the whole server.
     pub(super) services: Vec<&'static str>,
-    /// Whether the service can do its work.
-    pub(super) serving: watch::Receiver<bool>,
+    /// Whether the service can do its work: when all of them say so.
+    pub(super) serving: Vec<watch::Receiver<bool>>,
     /// Cancelled by whoever shuts the server down.
     pub(super) draining: CancellationToken,
     /// Cancelled here once health says NOT_SERVING: the transport stops accepting and endless streams end.
@@ -39,11 +39,10 @@ impl Health {
     /// Returns when the drain has begun and health says so.
     async fn follow(&mut self) {
         let draining = self.draining.clone();
-        let mut watched = true;
         while !draining.is_cancelled() {
             tokio::select! {
                 () = draining.cancelled() => {}
-                changed = self.serving.changed(), if watched => watched = changed.is_ok(),
+                () = changed(&mut self.serving) => {}
             }
             self.report().await;
         }
@@ -51,7 +50,10 @@ impl Health {
     }
 
     async fn report(&mut self) {
-        let up = *self.serving.borrow_and_update() && !self.draining.is_cancelled();
+        let mut up = !self.draining.is_cancelled();
+        for serving in &mut self.serving {
+            up &= *serving.borrow_and_update();
+        }
         let status = if up {
             ServingStatus::Serving
         } else {
@@ -61,4 +63,20 @@ impl Health {
             self.reporter.set_service_status(service, status).await;
         }
     }
+}
+
+/// Resolves when any of them has changed. One that nobody changes any more keeps its value.
+async fn changed(serving: &mut [watch::Receiver<bool>]) {
+    let changes = serving.iter_mut().map(|serving| {
+        Box::pin(async {
+            if serving.changed().await.is_err() {
+                std::future::pending().await
+            }
+        })
+    });
+    let changes: Vec<_> = changes.collect();
+    if changes.is_empty() {
+        std::future::pending().await
+    }
+    futures::future::select_all(changes).await;
 }

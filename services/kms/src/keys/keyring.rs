@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use asterism_crypto::{Digest, KeyRef, SecretBytes, SecretKey, envelope};
+use asterism_crypto::{Digest, SecretBytes, envelope};
 use asterism_store::{Batch, Records};
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
         transfer::ImportJobs,
         version_keys::{self, VersionKeys},
     },
+    root::Roots,
 };
 
 /// Versions that a key may have: their times fit in one record.
@@ -59,7 +60,8 @@ pub struct NewKey {
 pub struct Keyring {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) version_keys: Arc<dyn VersionKeys>,
-    root: SecretKey,
+    /// Read by who wraps, until what it wrapped is durable: once another root was adopted, nothing more comes under the old one.
+    pub(crate) roots: RwLock<Roots>,
     cache: RwLock<HashMap<KeyId, Arc<Key>>>,
     /// Held by whoever changes a key that is there: what it read is still so when it writes.
     changes: Mutex<()>,
@@ -78,17 +80,17 @@ pub(crate) struct Loaded {
 }
 
 impl Keyring {
-    /// A keyring over records whose material is wrapped by `root` and the keys of `version_keys`.
+    /// A keyring over records whose material is wrapped by the roots and the keys of `version_keys`.
     pub fn new(
         records: Arc<dyn Records>,
         version_keys: Arc<dyn VersionKeys>,
-        root: SecretKey,
+        roots: impl Into<Roots>,
         min_window_ms: u64,
     ) -> Self {
         Self {
             records,
             version_keys,
-            root,
+            roots: RwLock::new(roots.into()),
             cache: RwLock::default(),
             changes: Mutex::default(),
             destructions: Mutex::default(),
@@ -141,9 +143,12 @@ impl Keyring {
         let batch = Batch::new()
             .expect_absent(key_at.clone())
             .put(key_at, encode(&record));
-        let (batch, wrapping_key) = self.with_version(batch, &id, 1, new.key_type, material)?;
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        let (batch, wrapping_key) = self.with_version(&roots, batch, &id, 1, new.key_type, material)?;
         let batch = with_activation(batch, &id, 1, active_from_ms, now_ms);
-        match self.commit(batch, request, &parameters, &id)? {
+        let committed = self.commit(batch, request, &parameters, &id)?;
+        drop(roots);
+        match committed {
             Committed::Now => {
                 self.version_keys.keep(&wrapping_key)?;
                 self.get(&id)
@@ -199,8 +204,15 @@ impl Keyring {
             return Err(KmsError::TooManyVersions(id.name()));
         }
         let version = record.add_version(now_ms, imported);
-        let (batch, wrapping_key) =
-            self.with_version(Batch::new(), id, version, record.key_type, material)?;
+        // Nobody adopts another root meanwhile: whoever is here holds `changing`.
+        let (batch, wrapping_key) = self.with_version(
+            &self.roots(),
+            Batch::new(),
+            id,
+            version,
+            record.key_type,
+            material,
+        )?;
         let batch = with_activation(batch, id, version, active_from_ms, now_ms);
         Ok((batch, Some(wrapping_key)))
     }
@@ -242,6 +254,11 @@ impl Keyring {
         page.iter()
             .map(|(at, stored)| self.read(key_at(at)?, stored).map(|(_, key)| key))
             .collect()
+    }
+
+    /// The root keys as they are now.
+    pub(crate) fn roots(&self) -> Roots {
+        self.roots.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the place of the one who changes keys.
@@ -368,12 +385,23 @@ impl Keyring {
     /// The bytes of a version's material. Whether they may be used is for the caller to ask first.
     pub(crate) fn raw_material(&self, key: &Key, version: u32) -> Result<SecretBytes, KmsError> {
         key.version(version)?;
-        let Some(record) = self.records.get(&version_record(&key.id, version))? else {
-            return Err(self.gone(key, version));
-        };
-        let record: VersionRecord = decode(&record)?;
-        self.unwrap(&key.id, version, key.key_type, &record)?
-            .ok_or_else(|| self.gone(key, version))
+        let at = version_record(&key.id, version);
+        let mut read = self.records.get(&at)?;
+        loop {
+            let Some(stored) = &read else {
+                return Err(self.gone(key, version));
+            };
+            let unwrapped = self.unwrap(&key.id, version, key.key_type, &decode(stored)?);
+            if let Ok(Some(bytes)) = unwrapped {
+                return Ok(bytes);
+            }
+            // It may have been wrapped anew since it was read.
+            let now = self.records.get(&at)?;
+            if now == read {
+                return unwrapped?.ok_or_else(|| self.gone(key, version));
+            }
+            read = now;
+        }
     }
 
     /// Why there is no material: it was destroyed after `key` was read, or else somebody took it away.
@@ -392,13 +420,14 @@ impl Keyring {
     /// Adds wrapped material to a batch; gives also the name of its wrapping key, which is durable.
     fn with_version(
         &self,
+        roots: &Roots,
         batch: Batch,
         id: &KeyId,
         version: u32,
         key_type: KeyType,
         material: &SecretBytes,
     ) -> Result<(Batch, String), KmsError> {
-        let (record, name) = self.wrap(id, version, key_type, material)?;
+        let (record, name) = self.wrap(roots, id, version, key_type, material)?;
         let at = version_record(id, version);
         Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
     }
@@ -406,24 +435,15 @@ impl Keyring {
     /// Wraps material under a fresh wrapping key, which is durable when this returns, and named.
     pub(crate) fn wrap(
         &self,
+        roots: &Roots,
         id: &KeyId,
         version: u32,
         key_type: KeyType,
         bytes: &SecretBytes,
     ) -> Result<(VersionRecord, String), KmsError> {
         let (name, half) = version_keys::fresh()?;
-        let wrapping = version_keys::wrapping_key(&self.root, half.as_slice(), &name);
-        let root_ref = KeyRef {
-            key: "root".to_owned(),
-            version: 1,
-        };
-        let context = wrap_context(id, version, key_type);
-        let wrapped = envelope::seal(&wrapping, &root_ref, bytes.expose(), &context)?;
+        let record = wrap_under(roots, (&name, &half), id, version, key_type, bytes)?;
         self.version_keys.put(&name, (id, version), &half)?;
-        let record = VersionRecord {
-            wrapped,
-            wrapping_key: Some(name.clone()),
-        };
         Ok((record, name))
     }
 
@@ -436,20 +456,41 @@ impl Keyring {
         record: &VersionRecord,
     ) -> Result<Option<SecretBytes>, KmsError> {
         let context = wrap_context(id, version, key_type);
+        let header = envelope::parse_header(&record.wrapped);
+        let roots = self.roots();
+        let root = header.ok().and_then(|header| roots.get(header.key_ref.version));
+        let root = root.ok_or(KmsError::Damaged("root key of wrapped key material"))?;
         let opened = match &record.wrapping_key {
             Some(name) => {
                 let Some(half) = self.version_keys.get(name)? else {
                     return Ok(None);
                 };
-                let wrapping = version_keys::wrapping_key(&self.root, &half, name);
+                let wrapping = version_keys::wrapping_key(root, &half, name);
                 envelope::open(&wrapping, &record.wrapped, &context)
             }
-            None => envelope::open(&self.root, &record.wrapped, &context),
+            None => envelope::open(root, &record.wrapped, &context),
         };
         opened
             .map(Some)
             .map_err(|_| KmsError::Damaged("wrapped key material"))
     }
+}
+
+/// Material wrapped under the newest root and half a wrapping key, with its name.
+pub(crate) fn wrap_under(
+    roots: &Roots,
+    (name, half): (&str, &[u8; 32]),
+    id: &KeyId,
+    version: u32,
+    key_type: KeyType,
+    bytes: &SecretBytes,
+) -> Result<VersionRecord, KmsError> {
+    let wrapping = version_keys::wrapping_key(roots.newest(), half, name);
+    let context = wrap_context(id, version, key_type);
+    Ok(VersionRecord {
+        wrapped: envelope::seal(&wrapping, &roots.reference(), bytes.expose(), &context)?,
+        wrapping_key: Some(name.to_owned()),
+    })
 }
 
 /// The key id in the name of a key's record.

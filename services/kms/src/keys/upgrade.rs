@@ -64,7 +64,7 @@ impl Keyring {
         let bytes = self
             .unwrap(&id, version, key_type, &record)?
             .ok_or(KmsError::Damaged("a version is missing"))?;
-        let (record, _) = self.wrap(&id, version, key_type, &bytes)?;
+        let (record, _) = self.wrap(&self.roots(), &id, version, key_type, &bytes)?;
         Ok(encode(&record))
     }
 }

@@ -185,3 +185,55 @@ async fn strangers_are_turned_away_while_every_place_is_taken() {
         .await
         .expect("the place is free again");
 }
+
+#[tokio::test]
+async fn a_sealed_service_refuses_all_but_what_is_exempt_and_asks_nobody_who_they_are() {
+    const UNSEAL: &str = "asterism.kms.v1.SystemService/Unseal";
+    const STATUS: &str = "asterism.kms.v1.SystemService/GetSealStatus";
+    let mut f = fixture(Limits::default(), 100);
+    let unsealed = tokio::sync::watch::Sender::new(false);
+    f.gate = f.gate.sealed_unless(unsealed.subscribe(), &[UNSEAL]);
+    let at = |method: &str, token: Option<&str>| {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(MethodPath(method.into()));
+        if let Some(token) = token {
+            let header = token.parse().expect("header");
+            request.metadata_mut().insert("authorization", header);
+        }
+        request
+    };
+    let nonsense = Some("Bearer v1.bm8.bm8");
+    for request in [
+        f.request("user/admin", &[Role::Admin]),
+        at(ENCRYPT, None),
+        at(ENCRYPT, nonsense),
+        at(STATUS, None),
+        at("asterism.kms.v1.SystemService/Nothing", None),
+    ] {
+        let refused = f.call(request).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert_eq!(refused.get_details_error_info().expect("info").reason, "SEALED");
+    }
+    let streamed = f
+        .gate
+        .watch::<(), (), _, _>("kms.Watch", at(ENCRYPT, None), |_, (), _| async { Ok(()) });
+    assert_eq!(
+        streamed.await.err().expect("refused").code(),
+        Code::FailedPrecondition
+    );
+    assert_eq!(f.gate.outbox().depth(), 0, "nothing was attempted");
+    f.call(at(UNSEAL, None)).await.expect("answered");
+    f.call(at(UNSEAL, nonsense)).await.expect("tokens are not judged");
+    assert_eq!(f.gate.outbox().depth(), 2);
+
+    unsealed.send_replace(true);
+    f.call(f.request("user/admin", &[Role::Admin]))
+        .await
+        .expect("open");
+    f.call(at(STATUS, None)).await.expect("needs no token");
+    f.call(at(UNSEAL, nonsense)).await.expect_err("judged again");
+    unsealed.send_replace(false);
+    f.call(f.request("user/admin", &[Role::Admin]))
+        .await
+        .expect_err("sealed again");
+}

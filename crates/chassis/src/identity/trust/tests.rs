@@ -247,4 +247,11 @@ fn who_has_heard_nothing_for_too_long_refuses() {
     trust
         .admit(&access, None, HOME)
         .expect("kms needs no word of others");
+    let changes = trust.changes();
+    trust.withdraw();
+    assert!(changes.has_changed().expect("there"), "who watches looks again");
+    let refused = trust.still_holds(&access).map_err(|failure| failure.reason());
+    assert_eq!(refused, Err("TRUST_STALE"));
+    trust.govern(Arc::new(|| NOW * 1000));
+    trust.still_holds(&access).expect("governs again");
 }

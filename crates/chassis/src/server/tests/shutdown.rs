@@ -17,6 +17,7 @@ use tonic_health::pb::{
 };
 
 use super::support::{Fixture, channel, common, fixture, fixture_with, list};
+use crate::server::ServerBuilder;
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -81,6 +82,29 @@ async fn health_follows_the_service() {
         ServingStatus::Serving,
         "who no longer tells has not failed"
     );
+}
+
+#[tokio::test]
+async fn health_says_serving_only_while_nothing_speaks_against_it() {
+    let (outbox, unsealed) = (watch::Sender::new(true), watch::Sender::new(false));
+    let follow = [outbox.subscribe(), unsealed.subscribe()];
+    let Fixture { running, .. } = fixture_with(&common(), |builder| {
+        follow.into_iter().fold(builder, ServerBuilder::serving)
+    })
+    .await;
+    let mut health = HealthClient::new(channel(&running));
+    let mut statuses = health.watch(of("")).await.unwrap().into_inner();
+    let mut next = async || statuses.message().await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    unsealed.send_replace(true);
+    assert_eq!(next().await, ServingStatus::Serving);
+    outbox.send_replace(false);
+    assert_eq!(next().await, ServingStatus::NotServing);
+    outbox.send_replace(true);
+    assert_eq!(next().await, ServingStatus::Serving);
+    drop(outbox);
+    unsealed.send_replace(false);
+    assert_eq!(next().await, ServingStatus::NotServing);
 }
 
 #[tokio::test]
