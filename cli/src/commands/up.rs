@@ -10,7 +10,8 @@ use asterism_chassis::{
     identity::Role,
     telemetry::{self, TelemetryConfig},
 };
-use asterism_client::{Connection, Identity};
+use asterism_client::{Connection, Identity, Kms};
+use asterism_kms::RootKeyConfig;
 use asterism_store::files;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::UpArgs,
     commands::token,
-    connect::ADMIN_TOKEN,
+    connect::{ADMIN_TOKEN, DEFAULT_ADDR},
     constellation::{Constellation, Options},
     error::CliError,
     output::Output,
@@ -32,12 +33,12 @@ const ADMIN_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The first administrator's invitation within the data directory.
 pub const INVITATION: &str = "admin.invitation";
 const INVITATION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Between looks whether kms is unsealed yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Invites the administrator while nobody is enrolled; gives the file (mode 0600) that holds the invitation. A start makes a new one in place of
 /// one that was not used.
-async fn first_invitation(constellation: &Constellation, data: &Path) -> Result<Option<PathBuf>, CliError> {
-    let credentials = constellation.credentials(ADMIN, &[Role::Admin])?;
-    let client = Identity::new(Connection::lazy(&constellation.endpoints().kms, credentials)?);
+async fn first_invitation(client: &Identity, data: &Path) -> Result<Option<PathBuf>, CliError> {
     let file = data.join(INVITATION);
     if !client.principals(1, "").await?.0.is_empty() {
         files::shred(&file).map_err(|error| CliError::Other(format!("{}: {error}", file.display())))?;
@@ -50,6 +51,35 @@ async fn first_invitation(constellation: &Constellation, data: &Path) -> Result<
     files::write_atomic(&file, invitation.as_bytes(), 0o600)
         .map_err(|error| CliError::Other(format!("{}: {error}", file.display())))?;
     Ok(Some(file))
+}
+
+/// Invites the administrator once kms is unsealed, and says so.
+async fn invite_when_unsealed(kms: Kms, client: Identity, data: PathBuf, output: Output) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if !kms.seal_status().await.is_ok_and(|status| !status.sealed) {
+            continue;
+        }
+        // Sealed again, or another passing trouble: the next look will tell.
+        if let Ok(invitation) = first_invitation(&client, &data).await {
+            let mut facts = vec![("sealed", "no".to_owned())];
+            facts.extend(
+                invitation
+                    .iter()
+                    .map(|file| ("invitation", file.display().to_string())),
+            );
+            output.facts(&facts, &json!({ "sealed": false, "invitation_file": invitation }));
+            return;
+        }
+    }
+}
+
+/// How whoever reads this opens the seal.
+fn unseal_command(kms: &str) -> String {
+    match kms.trim_start_matches("http://") {
+        DEFAULT_ADDR => "asterism kms unseal".to_owned(),
+        addr => format!("asterism kms unseal --addr {addr}"),
+    }
 }
 
 /// Runs all four services until interrupted.
@@ -70,7 +100,10 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     let options = Options {
         port: (args.port != 0).then_some(args.port),
         otlp_endpoint: args.otlp_endpoint,
-        passphrase_file: args.passphrase_file,
+        root_key: RootKeyConfig {
+            passphrase_file: args.passphrase_file,
+            pkcs11: args.token.settings(),
+        },
         without_channel: false,
     };
     let constellation = Constellation::start(data, &options).await?;
@@ -83,8 +116,15 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     let token_file = data.join(ADMIN_TOKEN);
     files::write_atomic(&token_file, admin.as_bytes(), 0o600)
         .map_err(|error| CliError::Other(format!("{}: {error}", token_file.display())))?;
-    let invitation = first_invitation(&constellation, data).await?;
     let at = constellation.endpoints().clone();
+    let to_kms = Connection::lazy(&at.kms, constellation.credentials(ADMIN, &[Role::Admin])?)?;
+    let (kms, identity) = (Kms::new(to_kms.clone()), Identity::new(to_kms));
+    let sealed = kms.seal_status().await?.sealed;
+    let invitation = if sealed {
+        None
+    } else {
+        first_invitation(&identity, data).await?
+    };
     let token_shown = token_file.display().to_string();
     let mut facts = vec![
         ("kms", at.kms.clone()),
@@ -96,6 +136,13 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     ];
     if let Some(file) = &invitation {
         facts.push(("invitation", file.display().to_string()));
+    }
+    let unseal = sealed.then(|| unseal_command(&at.kms));
+    if let Some(command) = &unseal {
+        facts.push((
+            "sealed",
+            format!("yes, nothing works until it is opened: {command}"),
+        ));
     }
     let channels = constellation.channels();
     facts.extend(channels.iter().map(|channel| {
@@ -114,11 +161,19 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     let value = json!({
         "kms": at.kms, "ingest": at.ingest, "inference": at.inference, "audit": at.audit,
         "data": data.display().to_string(), "token_file": token_shown, "invitation_file": invitation,
-        "channels": channels,
+        "channels": channels, "sealed": sealed, "unseal": unseal,
     });
     output.facts(&facts, &value);
-    output.say("ready; ctrl-c stops");
+    output.say(if sealed {
+        "up; ctrl-c stops"
+    } else {
+        "ready; ctrl-c stops"
+    });
+    let inviting = sealed.then(|| tokio::spawn(invite_when_unsealed(kms, identity, data.to_owned(), output)));
     asterism_chassis::entry::shutdown_signal().await;
+    if let Some(inviting) = inviting {
+        inviting.abort();
+    }
     constellation.shutdown().await;
     guard.shutdown().await;
     Ok(())

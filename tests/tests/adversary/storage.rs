@@ -75,7 +75,10 @@ async fn who_takes_the_disks_finds_no_data_key_password_or_token_and_opens_nothi
         file
     };
     let sealed = |text: &str| Options {
-        passphrase_file: Some(passphrase(text)),
+        root_key: asterism_kms::RootKeyConfig {
+            passphrase_file: Some(passphrase(text)),
+            ..Default::default()
+        },
         ..Options::default()
     };
     let right = "a passphrase that is kept elsewhere";
