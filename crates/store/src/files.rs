@@ -3,8 +3,8 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,10 +17,7 @@ use crate::StoreError;
 /// # Errors
 /// [`StoreError::NoSpace`], [`StoreError::Io`].
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     let mut staged = tempfile::Builder::new().prefix(".staged-").tempfile_in(dir)?;
     staged.write_all(bytes)?;
     staged.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -29,6 +26,80 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreErr
         .persist(path)
         .map_err(|error| StoreError::from(error.error))?;
     sync_dir(dir)
+}
+
+/// As [`write_atomic`] for a file whose old content has to become unreadable, as [`shred`] does it. It is in one place by its name, old or new, whenever a
+/// crash comes; what a crash leaves of the other is for [`settle_replaced`]. Only one at a time.
+///
+/// # Errors
+/// [`StoreError::NoSpace`], [`StoreError::Io`]. Then the file has the old content, or the new and [`settle_replaced`] is missing.
+pub fn replace_shredding(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    settle_replaced(path)?;
+    let (next, replaced) = (beside(path, ".next"), beside(path, ".replaced"));
+    let dir = dir_of(path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&next)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    match fs::hard_link(path, &replaced) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        done => done?,
+    }
+    sync_dir(dir)?;
+    fs::rename(&next, path)?;
+    sync_dir(dir)?;
+    settle_replaced(path)
+}
+
+/// Ends a [`replace_shredding`] that a crash interrupted. Before the file is read.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn settle_replaced(path: &Path) -> Result<(), StoreError> {
+    let (next, replaced) = (beside(path, ".next"), beside(path, ".replaced"));
+    if let Some(old) = identity(&replaced)? {
+        match identity(path)? {
+            // The new content did not take its place: this is a second name of the file.
+            Some(now) if now == old => {
+                fs::remove_file(&replaced)?;
+                sync_dir(dir_of(path))?;
+            }
+            Some(_) => shred(&replaced)?,
+            // Somebody took the file away: better a second look than a loss.
+            None => rename(&replaced, path)?,
+        }
+    }
+    if identity(&next)?.is_some() {
+        shred(&next)?;
+    }
+    Ok(())
+}
+
+/// `.NAMEsuffix` in the same directory.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+fn dir_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Device and inode of a file, `None` when it is not there.
+fn identity(path: &Path) -> Result<Option<(u64, u64)>, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes a file that must not be there yet, of mode 0600. Durable only after [`sync_file_system`].
@@ -55,8 +126,7 @@ pub fn sync_file_system(dir: &Path) -> Result<(), StoreError> {
 /// [`StoreError::Io`]
 pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to)?;
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty());
-    sync_dir(dir.unwrap_or(Path::new(".")))
+    sync_dir(dir_of(to))
 }
 
 /// Reads a secret file.
@@ -81,11 +151,10 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, StoreError> {
 /// # Errors
 /// [`StoreError::Io`]
 pub fn shred(path: &Path) -> Result<(), StoreError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     match OpenOptions::new().write(true).open(path) {
         Ok(mut file) => {
-            let length = file.metadata()?.len();
-            std::io::copy(&mut std::io::repeat(0).take(length), &mut file)?;
+            overwrite(&mut file)?;
             file.sync_all()?;
             fs::remove_file(path)?;
         }
@@ -93,6 +162,41 @@ pub fn shred(path: &Path) -> Result<(), StoreError> {
         Err(error) => return Err(error.into()),
     }
     sync_dir(dir)
+}
+
+/// As [`shred`] for many files of one file system, whose entries are below `dir`: sooner than one by one.
+///
+/// # Errors
+/// [`StoreError::Io`]
+pub fn shred_all(dir: &Path, paths: &[PathBuf]) -> Result<(), StoreError> {
+    let mut there = Vec::with_capacity(paths.len());
+    for path in paths {
+        match OpenOptions::new().write(true).open(path) {
+            Ok(mut file) => {
+                overwrite(&mut file)?;
+                there.push(path);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if there.is_empty() {
+        return Ok(());
+    }
+    sync_file_system(dir)?;
+    for path in there {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    sync_file_system(dir)
+}
+
+fn overwrite(file: &mut File) -> Result<(), StoreError> {
+    let length = file.metadata()?.len();
+    std::io::copy(&mut std::io::repeat(0).take(length), file)?;
+    Ok(())
 }
 
 /// Makes a directory, and those above it, that only its owner may enter.
@@ -155,4 +259,65 @@ pub(crate) fn lock_dir_patiently(dir: &Path, patience: Duration) -> Result<DirLo
 pub(crate) fn free_bytes(path: &Path) -> std::io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .expect("directory")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("text"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_file_held_before_it_was_replaced_is_overwritten() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("seal");
+        replace_shredding(&path, b"old", 0o600).expect("made");
+        // A second name shows what becomes of the old bytes.
+        let witness = dir.path().join("witness");
+        fs::hard_link(&path, &witness).expect("linked");
+        replace_shredding(&path, b"new and longer", 0o640).expect("replaced");
+        assert_eq!(fs::read(&path).expect("read"), b"new and longer");
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o640
+        );
+        assert_eq!(fs::read(&witness).expect("read"), [0; 3]);
+        assert_eq!(names(dir.path()), ["seal", "witness"]);
+    }
+
+    #[test]
+    fn a_crash_anywhere_in_a_replacement_leaves_one_whole_file() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("seal");
+        let [next, replaced] = [".next", ".replaced"].map(|suffix| beside(&path, suffix));
+        let settled = |expected: &[u8]| {
+            settle_replaced(&path).expect("settled");
+            assert_eq!(fs::read(&path).expect("read"), expected);
+            assert_eq!(names(dir.path()), ["seal"]);
+            settle_replaced(&path).expect("settled again");
+        };
+        write_atomic(&path, b"old", 0o600).expect("written");
+        fs::write(&next, b"ne").expect("half written");
+        settled(b"old");
+        fs::write(&next, b"new").expect("written");
+        fs::hard_link(&path, &replaced).expect("linked");
+        settled(b"old");
+        fs::hard_link(&path, &replaced).expect("linked");
+        fs::write(&next, b"new").expect("written");
+        fs::rename(&next, &path).expect("renamed");
+        settled(b"new");
+        fs::rename(&path, &replaced).expect("taken away");
+        settled(b"new");
+        // A replacement begins by ending the one before it.
+        fs::write(&next, b"left").expect("written");
+        replace_shredding(&path, b"newer", 0o600).expect("replaced");
+        settled(b"newer");
+    }
 }

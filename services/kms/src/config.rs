@@ -47,26 +47,67 @@ pub struct RootKeyConfig {
     pub passphrase_file: Option<PathBuf>,
     /// A PKCS #11 token whose key opens the seal.
     #[serde(default)]
-    pub pkcs11: Option<Pkcs11Config>,
+    pub pkcs11: Pkcs11Config,
 }
 
-/// A key in a PKCS #11 token.
+/// A key in a PKCS #11 token; unless module, token and file of the PIN are named, there is none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Pkcs11Config {
     /// The vendor's library, such as `/usr/lib/softhsm/libsofthsm2.so`.
-    pub module: PathBuf,
+    pub module: Option<PathBuf>,
     /// The token's label.
-    pub token_label: String,
+    pub token_label: Option<String>,
     /// The label of an AES-256 key in it, which is made there when a store is sealed with it the first time.
-    #[serde(default = "default_key_label")]
     pub key_label: String,
     /// File of mode 0600 that holds the user's PIN.
-    pub pin_file: PathBuf,
+    pub pin_file: Option<PathBuf>,
 }
 
-fn default_key_label() -> String {
-    "asterism-kms".to_owned()
+impl Default for Pkcs11Config {
+    fn default() -> Self {
+        Self {
+            module: None,
+            token_label: None,
+            key_label: "asterism-kms".to_owned(),
+            pin_file: None,
+        }
+    }
+}
+
+impl Pkcs11Config {
+    /// Whether a token is named.
+    pub fn is_set(&self) -> bool {
+        self.module.is_some() && self.token_label.is_some() && self.pin_file.is_some()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let given = [
+            self.module.is_some(),
+            self.token_label.is_some(),
+            self.pin_file.is_some(),
+        ];
+        if given != [given[0]; 3] {
+            let key = "root_key.pkcs11";
+            return Err(ConfigError::invalid(
+                key,
+                "must have module, token_label and pin_file, or none of them",
+            ));
+        }
+        if self.token_label.as_deref() == Some("") {
+            return Err(ConfigError::invalid(
+                "root_key.pkcs11.token_label",
+                "must name a token",
+            ));
+        }
+        if self.key_label.is_empty() {
+            return Err(ConfigError::invalid(
+                "root_key.pkcs11.key_label",
+                "must name a key",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -96,16 +137,6 @@ impl Settings for Config {
                 "must be at least 1",
             ));
         }
-        if let Some(token) = &self.root_key.pkcs11 {
-            if token.token_label.is_empty() {
-                let key = "root_key.pkcs11.token_label";
-                return Err(ConfigError::invalid(key, "must name a token"));
-            }
-            if token.key_label.is_empty() {
-                let key = "root_key.pkcs11.key_label";
-                return Err(ConfigError::invalid(key, "must name a key"));
-            }
-        }
-        Ok(())
+        self.root_key.pkcs11.check()
     }
 }

@@ -18,7 +18,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod vault;
+pub(crate) mod vault;
 
 use std::{
     collections::HashMap,

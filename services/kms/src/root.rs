@@ -3,13 +3,22 @@
 //! A check value, sealed under the root key and kept with the keys, tells the right root key from a wrong one at start:
 //! a store is never opened, and no key ever made, under another root key than its own.
 
+mod check;
 mod error;
+mod file;
+mod key_file;
+mod legacy;
 mod roots;
 mod seal;
+mod secrets;
+mod token;
 
 pub use error::{RootError, TokenError};
 pub use roots::Roots;
-pub use seal::{AllWrapped, GivenShares, NewSeal, Seal, SealFacts, SealKind, Secret, init};
+pub use seal::{AllWrapped, Seal, SealFacts, init};
+pub use secrets::{GivenShares, MAX_PASSPHRASE_BYTES, MIN_PASSPHRASE_BYTES, NewSeal, SealKind, Secret};
+
+use secrets::secret_file;
 
 use std::path::Path;
 
@@ -27,8 +36,6 @@ const PASSPHRASE_FILE: &str = "root.json";
 const CHECK: &[u8] = b"c";
 const CHECK_TEXT: &[u8] = b"asterism root key check";
 const CHECK_AAD: &[u8] = b"asterism/root-check/v1";
-/// A shorter passphrase is guessed too soon.
-const MIN_PASSPHRASE_BYTES: usize = 12;
 
 /// How a passphrase becomes the root key. Nothing of it is secret.
 #[derive(Serialize, Deserialize)]
@@ -197,7 +204,7 @@ mod tests {
         let file = dir.path().join("passphrase");
         let config = RootKeyConfig {
             passphrase_file: Some(file.clone()),
-            pkcs11: None,
+            ..RootKeyConfig::default()
         };
         files::write_atomic(&file, b"short\n", 0o600).expect("written");
         assert!(open(dir.path(), &config, &records).is_err());

@@ -70,13 +70,13 @@ async fn changed(serving: &mut [watch::Receiver<bool>]) {
     let changes = serving.iter_mut().map(|serving| {
         Box::pin(async {
             if serving.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
     });
     let changes: Vec<_> = changes.collect();
     if changes.is_empty() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     futures::future::select_all(changes).await;
 }

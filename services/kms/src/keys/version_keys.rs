@@ -29,10 +29,22 @@ const HALF_BYTES: usize = 32;
 /// Whether the record of this version names this wrapping key.
 pub type IsNamed<'a> = &'a dyn Fn(&str, &KeyId, u32) -> Result<bool, KmsError>;
 
+/// A new half of a wrapping key.
+pub struct Fresh<'a> {
+    /// Under which name.
+    pub name: String,
+    /// For which version of which key.
+    pub of: (&'a KeyId, u32),
+    /// The half.
+    pub half: Zeroizing<[u8; HALF_BYTES]>,
+}
+
 /// Where the random half of each version's wrapping key lies.
 pub trait VersionKeys: Send + Sync {
     /// Keeps 32 bytes under a fresh name, pending, for a version of a key: durable when this returns.
     fn put(&self, name: &str, of: (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError>;
+    /// As [`VersionKeys::put`] for many, sooner than one by one.
+    fn put_all(&self, fresh: &[Fresh<'_>]) -> Result<(), KmsError>;
     /// A durable record names it now. What a crash undoes of this, [`VersionKeys::settle`] does again.
     fn keep(&self, name: &str) -> Result<(), KmsError>;
     /// Keeps of the pending those that `is_named` and shreds the others; gives how many. Only while nothing else runs.
@@ -41,6 +53,10 @@ pub trait VersionKeys: Send + Sync {
     fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError>;
     /// Makes the bytes unreadable for ever: durable when this returns. May be repeated.
     fn shred(&self, name: &str) -> Result<(), KmsError>;
+    /// As [`VersionKeys::shred`] for many, sooner than one by one.
+    fn shred_all(&self, names: &[String]) -> Result<(), KmsError>;
+    /// The names of those that are there and not pending: a durable record named each once.
+    fn kept(&self) -> Result<Vec<String>, KmsError>;
     /// Shreds all but `kept` and the pending; only while nothing else runs.
     fn sweep(&self, kept: &HashSet<String>) -> Result<usize, KmsError>;
 }
@@ -76,8 +92,19 @@ impl FileVersionKeys {
 impl VersionKeys for FileVersionKeys {
     fn put(&self, name: &str, (id, version): (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError> {
         let (_, pending) = self.paths(name)?;
-        let content = Zeroizing::new([bytes.as_slice(), format!("{id}/{version}").as_bytes()].concat());
-        Ok(files::write_atomic(&pending, &content, 0o600)?)
+        Ok(files::write_atomic(
+            &pending,
+            &content(bytes, id, version),
+            0o600,
+        )?)
+    }
+
+    fn put_all(&self, fresh: &[Fresh<'_>]) -> Result<(), KmsError> {
+        for Fresh { name, of, half } in fresh {
+            let (_, pending) = self.paths(name)?;
+            files::write_new(&pending, &content(half, of.0, of.1))?;
+        }
+        Ok(files::sync_file_system(&self.dir)?)
     }
 
     fn keep(&self, name: &str) -> Result<(), KmsError> {
@@ -137,6 +164,26 @@ impl VersionKeys for FileVersionKeys {
         Ok(files::shred(&kept)?)
     }
 
+    fn shred_all(&self, names: &[String]) -> Result<(), KmsError> {
+        let mut paths = Vec::with_capacity(names.len());
+        for name in names {
+            let (kept, pending) = self.paths(name)?;
+            // As in `shred`: one that is kept in between is met all the same.
+            paths.extend([pending, kept]);
+        }
+        Ok(files::shred_all(&self.dir, &paths)?)
+    }
+
+    fn kept(&self) -> Result<Vec<String>, KmsError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(StoreError::from)? {
+            let file = entry.map_err(StoreError::from)?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(SUFFIX));
+            names.extend(name.filter(|name| self.paths(name).is_ok()).map(str::to_owned));
+        }
+        Ok(names)
+    }
+
     fn sweep(&self, kept: &HashSet<String>) -> Result<usize, KmsError> {
         let mut swept = 0;
         for entry in fs::read_dir(&self.dir).map_err(StoreError::from)? {
@@ -155,6 +202,11 @@ impl VersionKeys for FileVersionKeys {
         }
         Ok(swept)
     }
+}
+
+/// What a file holds.
+fn content(half: &[u8; HALF_BYTES], id: &KeyId, version: u32) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([half.as_slice(), format!("{id}/{version}").as_bytes()].concat())
 }
 
 /// Which version a pending file is for; `None` when it was not written to its end.
@@ -192,8 +244,21 @@ impl VersionKeys for MemoryVersionKeys {
         Ok(())
     }
 
+    fn put_all(&self, fresh: &[Fresh<'_>]) -> Result<(), KmsError> {
+        let one = |fresh: &Fresh<'_>| self.put(&fresh.name, fresh.of, &fresh.half);
+        fresh.iter().try_for_each(one)
+    }
+
     fn keep(&self, _: &str) -> Result<(), KmsError> {
         Ok(())
+    }
+
+    fn shred_all(&self, names: &[String]) -> Result<(), KmsError> {
+        names.iter().try_for_each(|name| self.shred(name))
+    }
+
+    fn kept(&self) -> Result<Vec<String>, KmsError> {
+        Ok(self.0.lock().expect("lock").keys().cloned().collect())
     }
 
     fn settle(&self, _: IsNamed<'_>) -> Result<usize, KmsError> {
@@ -234,6 +299,7 @@ mod tests {
         let (two, other) = fresh().expect("fresh");
         for (name, bytes) in [(&one, &bytes), (&two, &other)] {
             keys.put(name, (&of(), 1), bytes).expect("put");
+            assert!(!keys.kept().expect("listed").contains(name), "still pending");
             keys.keep(name).expect("kept");
             keys.keep(name).expect("again");
         }
@@ -248,6 +314,39 @@ mod tests {
         keys.shred(&one).expect("again");
         assert!(keys.get(&one).expect("read").is_none());
         assert!(keys.get("../root").is_err());
+    }
+
+    #[test]
+    fn many_are_put_and_shredded_as_one_is() {
+        let dir = tempfile::tempdir().expect("directory");
+        let keys = FileVersionKeys::open(dir.path()).expect("opened");
+        let of = of();
+        let made: Vec<Fresh<'_>> = (1..=5)
+            .map(|version| {
+                let (name, half) = fresh().expect("fresh");
+                let of = (&of, version);
+                Fresh { name, of, half }
+            })
+            .collect();
+        keys.put_all(&made).expect("put");
+        keys.keep(&made[0].name).expect("kept");
+        assert_eq!(keys.kept().expect("listed"), [made[0].name.clone()]);
+        for Fresh { name, half, .. } in &made {
+            let read = keys.get(name).expect("read").expect("there");
+            assert_eq!(read.as_slice(), half.as_slice());
+        }
+        let settled = keys
+            .settle(&|name, _, _| Ok(name != made[1].name))
+            .expect("settled");
+        assert_eq!((settled, keys.kept().expect("listed").len()), (1, 4));
+        let witness = dir.path().join("witness");
+        fs::hard_link(dir.path().join(format!("{}{SUFFIX}", made[2].name)), &witness).expect("linked");
+        let names: Vec<String> = made[1..].iter().map(|fresh| fresh.name.clone()).collect();
+        keys.shred_all(&names).expect("shredded");
+        keys.shred_all(&names).expect("again");
+        assert_eq!(keys.kept().expect("listed"), [made[0].name.clone()]);
+        let left = fs::read(&witness).expect("read");
+        assert!(left.iter().all(|byte| *byte == 0) && left.len() > HALF_BYTES);
     }
 
     #[test]

@@ -57,6 +57,14 @@ pub enum RootError {
     /// Another key file than the seal's.
     #[error("{0} is not the one that this store was sealed with; give the right key file")]
     WrongKeyFile(String),
+    /// A file that the settings name cannot be read.
+    #[error("{path} cannot be read: {why}; correct the file, or the setting that names it")]
+    SecretFile {
+        /// The file.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
     /// The store was made under another root key than the seal holds.
     #[error(
         "the root key is not the one that this store was made with; give the right key file or passphrase"
@@ -182,6 +190,7 @@ impl Classify for RootError {
             | Self::KeyFileMissing(_)
             | Self::KeyFileDamaged(_)
             | Self::WrongKeyFile(_)
+            | Self::SecretFile { .. }
             | Self::WrongRoot
             | Self::Damaged(_)
             | Self::Newer { .. }
@@ -206,6 +215,7 @@ impl Classify for RootError {
             Self::KeyFileMissing(_) => "KEY_FILE_MISSING",
             Self::KeyFileDamaged(_) => "KEY_FILE_DAMAGED",
             Self::WrongKeyFile(_) => "WRONG_KEY_FILE",
+            Self::SecretFile { .. } => "SECRET_FILE",
             Self::WrongRoot => "WRONG_ROOT_KEY",
             Self::Damaged(_) => "SEAL_DAMAGED",
             Self::Newer { .. } => "SEAL_NEWER",

@@ -1,63 +1,20 @@
-//! The seal of a data directory.
+//! The seal of a data directory, from its start to its end.
 
-use std::{fmt, path::Path};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
 
-use asterism_crypto::{Digest, SecretBytes, SecretKey, shares::Share};
-use asterism_store::Records;
+use asterism_crypto::{SecretKey, shares::Share};
+use asterism_store::{Records, files};
 
-use super::{RootError, Roots};
+use super::{
+    NewSeal, RootError, Roots, SealKind, Secret, check,
+    file::{Kind, SEAL_FILE, SealFile, SealId, seal_path},
+    key_file, legacy,
+    secrets::{Surroundings, check_share},
+};
 use crate::config::RootKeyConfig;
-
-/// What opens a seal.
-pub enum Secret {
-    /// One of several.
-    Share(Share),
-    /// A passphrase.
-    Passphrase(SecretBytes),
-}
-
-/// What a seal is to be.
-pub enum NewSeal {
-    /// A file in the data directory, which is made.
-    KeyFile,
-    /// A passphrase of 12 to 1024 bytes.
-    Passphrase(SecretBytes),
-    /// A key that was split with [`asterism_crypto::shares::split`]; the seal's id will be the shares' set id, which follows from the key.
-    Shares {
-        /// What was split.
-        unseal_key: SecretKey,
-        /// How many give it.
-        threshold: u8,
-        /// [`Share::digest`] of each share.
-        digests: Vec<Digest>,
-    },
-    /// A key in the token that the settings name, made there unless it is there.
-    Token,
-}
-
-/// Kinds of seals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SealKind {
-    /// A file in the data directory.
-    KeyFile,
-    /// A passphrase.
-    Passphrase,
-    /// Shares of a key.
-    Shares,
-    /// A PKCS #11 token.
-    Token,
-}
-
-impl fmt::Display for SealKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KeyFile => "a key file",
-            Self::Passphrase => "a passphrase",
-            Self::Shares => "a set of shares",
-            Self::Token => "a PKCS #11 token",
-        })
-    }
-}
 
 /// What may be known of a seal while it is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,62 +38,56 @@ pub struct AllWrapped {
     pub(crate) roots: Roots,
 }
 
-/// Shares that were given so far, each once.
-#[derive(Default)]
-pub struct GivenShares(Vec<Share>);
-
-impl GivenShares {
-    /// Takes a share of this seal, unless it is there already; gives how many there are.
-    ///
-    /// # Errors
-    /// As [`Seal::check_share`].
-    pub fn add(&mut self, seal: &Seal, share: Share) -> Result<usize, RootError> {
-        seal.check_share(&share)?;
-        if !self.0.iter().any(|before| before.index() == share.index()) {
-            self.0.push(share);
-        }
-        Ok(self.0.len())
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Gives them away for [`Seal::unseal`], and has none afterwards.
-    pub fn take(&mut self) -> Vec<Secret> {
-        self.0.drain(..).map(Secret::Share).collect()
-    }
+/// The seal of a data directory, which a service has open. Blocking: a passphrase takes a tenth of a second and 64 MiB, one at a time.
+pub struct Seal {
+    data_dir: PathBuf,
+    config: RootKeyConfig,
+    state: RwLock<State>,
+    /// Held by who opens or changes the seal.
+    turn: Mutex<()>,
 }
 
-/// The seal of a data directory, which a service has open. Blocking: the domain of a passphrase takes a tenth of a second and 64 MiB, one at a time.
-pub struct Seal {
-    _private: (),
+#[derive(Clone)]
+enum State {
+    /// What `seal.json` says.
+    Sealed(Arc<SealFile>),
+    /// A store of an earlier release, and what opens it.
+    Legacy(Arc<Kind>),
 }
 
 impl Seal {
-    /// Reads the seal. Where there is no store yet, it is made as the settings say. Ends what a crash interrupted.
+    /// Reads the seal. Where there is no store yet, it is made as the settings say. Ends what a crash interrupted. Once the records are open, and before
+    /// anything else is done in the data directory.
     ///
     /// # Errors
     /// [`RootError::Damaged`], [`RootError::Newer`]; for a new store also what makes a seal impossible.
     pub fn open(
-        _data_dir: &Path,
-        _config: &RootKeyConfig,
-        _records: &dyn Records,
-        _now_ms: u64,
+        data_dir: &Path,
+        config: &RootKeyConfig,
+        records: &dyn Records,
+        now_ms: u64,
     ) -> Result<Self, RootError> {
-        Ok(Self { _private: () })
+        files::settle_replaced(&seal_path(data_dir))?;
+        let state = match SealFile::read(&seal_path(data_dir))? {
+            Some(file) => State::Sealed(Arc::new(settle(data_dir, file)?)),
+            None => match legacy::find(data_dir, config, records)? {
+                Some(kind) => State::Legacy(Arc::new(kind)),
+                None => State::Sealed(Arc::new(make(data_dir, config, None, now_ms)?)),
+            },
+        };
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            config: config.clone(),
+            state: RwLock::new(state),
+            turn: Mutex::default(),
+        })
     }
 
     /// What may be known of it.
     pub fn facts(&self) -> SealFacts {
-        SealFacts {
-            kind: SealKind::KeyFile,
-            id: String::new(),
-            threshold: 0,
-            shares: 0,
-            automatic: true,
-            created_at_ms: 0,
+        match self.state() {
+            State::Sealed(file) => self.facts_of(&file.kind, file.seal_id.to_string(), file.created_at_ms),
+            State::Legacy(kind) => self.facts_of(&kind, String::new(), 0),
         }
     }
 
@@ -144,8 +95,14 @@ impl Seal {
     ///
     /// # Errors
     /// [`RootError::WrongSecretKind`], [`RootError::ShareOfAnotherSeal`], [`RootError::WrongShare`].
-    pub fn check_share(&self, _share: &Share) -> Result<(), RootError> {
-        Err(RootError::WrongShare)
+    pub fn check_share(&self, share: &Share) -> Result<(), RootError> {
+        match self.state() {
+            State::Sealed(file) => match &file.kind {
+                Kind::Shares { threshold, sha256 } => check_share(share, &file.seal_id, *threshold, sha256),
+                other => Err(RootError::WrongSecretKind(other.kind())),
+            },
+            State::Legacy(kind) => Err(RootError::WrongSecretKind(kind.kind())),
+        }
     }
 
     /// Opens the seal: a passphrase, or as many shares as its threshold; no secret for what the settings name. The newest root is the one that the
@@ -154,27 +111,38 @@ impl Seal {
     ///
     /// # Errors
     /// [`RootError`]
-    pub fn unseal(
-        &self,
-        _secrets: &[Secret],
-        _records: &dyn Records,
-        _now_ms: u64,
-    ) -> Result<Roots, RootError> {
-        Err(RootError::WrongShare)
+    pub fn unseal(&self, secrets: &[Secret], records: &dyn Records, now_ms: u64) -> Result<Roots, RootError> {
+        let turn = self.turn();
+        let (_, _, roots) = self.opened(&turn, secrets, records, now_ms)?;
+        check::settle(records, &roots)?;
+        Ok(roots)
     }
 
     /// Puts the root keys under another seal, and makes what opened the old one worthless. May be done while a rotation runs.
     ///
     /// # Errors
-    /// [`RootError`]; then the seal is as it was.
+    /// [`RootError`], and the seal is as it was; but after an error of the store the new one may hold already, and what opened the old one may still be
+    /// there until the next start.
     pub fn rekey(
         &self,
-        _secrets: &[Secret],
-        _new: NewSeal,
-        _records: &dyn Records,
-        _now_ms: u64,
+        secrets: &[Secret],
+        new: NewSeal,
+        records: &dyn Records,
+        now_ms: u64,
     ) -> Result<SealFacts, RootError> {
-        Err(RootError::WrongShare)
+        let turn = self.turn();
+        let (old, _, roots) = self.opened(&turn, secrets, records, now_ms)?;
+        check::settle(records, &roots)?;
+        let (id, kind, unseal_key) = self.surroundings().make(new, false)?;
+        let mut file = SealFile::new(id, kind, now_ms);
+        file.add_all(&unseal_key, &old, &roots)?;
+        if let Kind::KeyFile { file: name } = &old.kind {
+            file.replaces = Some(name.clone());
+        }
+        self.write(&file)?;
+        let file = settle(&self.data_dir, file)?;
+        self.become_state(file);
+        Ok(self.facts())
     }
 
     /// Makes a new root key: afterwards the check record and the directory's key are under it. Give the roots to
@@ -184,19 +152,123 @@ impl Seal {
     /// [`RootError::RotationRunning`], and as [`Seal::unseal`].
     pub fn begin_rotation(
         &self,
-        _secrets: &[Secret],
-        _records: &dyn Records,
-        _now_ms: u64,
+        secrets: &[Secret],
+        records: &dyn Records,
+        now_ms: u64,
     ) -> Result<Roots, RootError> {
-        Err(RootError::WrongShare)
+        let turn = self.turn();
+        let (old, unseal_key, roots) = self.opened(&turn, secrets, records, now_ms)?;
+        if old.is_rotating() {
+            return Err(RootError::RotationRunning);
+        }
+        check::settle(records, &roots)?;
+        let version = old.newest_version() + 1;
+        let root = SecretKey::generate()?;
+        let mut file = SealFile::clone(&old);
+        file.add(&unseal_key, version, &root, now_ms)?;
+        self.write(&file)?;
+        let roots = roots.with(version, root);
+        check::settle(records, &roots)?;
+        Ok(roots)
     }
 
     /// Forgets the older root keys for ever. Give the roots to [`Keyring::adopt`](crate::keys::Keyring::adopt).
     ///
     /// # Errors
-    /// The store's own; then it may be tried again.
+    /// The store's own; then look through all of it again.
     pub fn finish_rotation(&self, all: AllWrapped) -> Result<Roots, RootError> {
+        let _turn = self.turn();
+        if let State::Sealed(file) = self.state()
+            && file.is_rotating()
+        {
+            let mut file = SealFile::clone(&file);
+            file.forget_before(all.roots.newest_version());
+            self.write(&file)?;
+        }
         Ok(all.roots)
+    }
+
+    /// What the seal holds: converts a store of an earlier release.
+    fn opened(
+        &self,
+        _turn: &MutexGuard<'_, ()>,
+        secrets: &[Secret],
+        records: &dyn Records,
+        now_ms: u64,
+    ) -> Result<(Arc<SealFile>, SecretKey, Roots), RootError> {
+        let around = self.surroundings();
+        match self.state() {
+            State::Sealed(file) => {
+                let unseal_key = around.unseal_key(&file.seal_id, &file.kind, secrets)?;
+                let roots = file
+                    .roots(&unseal_key)
+                    .ok_or_else(|| around.wrong_key(&file.kind))?;
+                Ok((file, unseal_key, roots))
+            }
+            State::Legacy(kind) => {
+                let id = SealId::random()?;
+                let unseal_key = around.unseal_key(&id, &kind, secrets)?;
+                legacy::check(&around, &kind, records, &unseal_key)?;
+                let mut file = SealFile::new(id, Kind::clone(&kind), now_ms);
+                file.add(&unseal_key, 1, &unseal_key, now_ms)?;
+                file.write(&seal_path(&self.data_dir))?;
+                let file = Arc::new(settle(&self.data_dir, file)?);
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Sealed(file.clone());
+                tracing::info!(seal = %file.seal_id, "wrote {SEAL_FILE}, which this release seals the root key with");
+                let root = SecretKey::try_from_slice(unseal_key.expose())?;
+                Ok((file, unseal_key, Roots::from(root)))
+            }
+        }
+    }
+
+    /// Writes the file; from then on it is what holds, also when shredding what was before fails.
+    fn write(&self, file: &SealFile) -> Result<(), RootError> {
+        let path = seal_path(&self.data_dir);
+        let written = file.write(&path);
+        if written.is_err() {
+            // Which of the two it is says the file.
+            match SealFile::read(&path) {
+                Ok(Some(there)) if there.seal_id == file.seal_id => self.become_state(there),
+                _ => {}
+            }
+        } else {
+            self.become_state(file.clone());
+        }
+        written
+    }
+
+    fn become_state(&self, file: SealFile) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Sealed(Arc::new(file));
+    }
+
+    fn facts_of(&self, kind: &Kind, id: String, created_at_ms: u64) -> SealFacts {
+        let (threshold, shares) = match kind {
+            Kind::Shares { threshold, sha256 } => (*threshold, sha256.len() as u8),
+            _ => (0, 0),
+        };
+        SealFacts {
+            kind: kind.kind(),
+            id,
+            threshold,
+            shares,
+            automatic: self.surroundings().is_automatic(kind),
+            created_at_ms,
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            data_dir: &self.data_dir,
+            config: &self.config,
+        }
+    }
+
+    fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,10 +277,82 @@ impl Seal {
 /// # Errors
 /// [`RootError::Occupied`] where there is a store; [`RootError::Field`], [`RootError::Token`], and the store's own.
 pub fn init(
-    _data_dir: &Path,
-    _config: &RootKeyConfig,
-    _new: NewSeal,
-    _now_ms: u64,
+    data_dir: &Path,
+    config: &RootKeyConfig,
+    new: NewSeal,
+    now_ms: u64,
 ) -> Result<SealFacts, RootError> {
-    Err(RootError::WrongShare)
+    files::create_private_dir(data_dir)?;
+    let records = data_dir.join(crate::RECORDS_DIR);
+    files::create_private_dir(&records)?;
+    // As a service takes it.
+    let _lock = files::lock_dir(&records)?;
+    let mut there = std::fs::read_dir(&records).map_err(asterism_store::StoreError::from)?;
+    let used = there.any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lock"));
+    let sealed = legacy::FILES
+        .into_iter()
+        .chain([SEAL_FILE])
+        .any(|name| data_dir.join(name).exists());
+    if used || sealed {
+        return Err(RootError::Occupied(data_dir.display().to_string()));
+    }
+    let file = make(data_dir, config, Some(new), now_ms)?;
+    let seal = Seal {
+        data_dir: data_dir.to_owned(),
+        config: config.clone(),
+        state: RwLock::new(State::Sealed(Arc::new(file))),
+        turn: Mutex::default(),
+    };
+    Ok(seal.facts())
+}
+
+/// Makes the first seal and the first root key; as the settings say unless `new` does.
+fn make(
+    data_dir: &Path,
+    config: &RootKeyConfig,
+    new: Option<NewSeal>,
+    now_ms: u64,
+) -> Result<SealFile, RootError> {
+    let around = Surroundings { data_dir, config };
+    let new = match new {
+        Some(new) => new,
+        None => around.default_seal()?,
+    };
+    let (id, kind, unseal_key) = match new {
+        // Somebody put it there.
+        NewSeal::KeyFile if legacy::key_file().is_in(data_dir) => {
+            let (id, file) = (SealId::random()?, legacy::key_file());
+            let key = key_file::read(data_dir, &file)?;
+            (id, Kind::KeyFile { file }, key)
+        }
+        new => around.make(new, true)?,
+    };
+    let mut file = SealFile::new(id, kind, now_ms);
+    file.add(&unseal_key, 1, &SecretKey::generate()?, now_ms)?;
+    file.write(&seal_path(data_dir))?;
+    let file = settle(data_dir, file)?;
+    if let Kind::KeyFile { file } = &file.kind {
+        tracing::warn!(
+            file = %data_dir.join(file.as_str()).display(),
+            "made a root key; back it up, apart from backups of the data, or seal with a passphrase"
+        );
+    }
+    Ok(file)
+}
+
+/// Ends what follows once `seal.json` is written: the new key file gets its name, and what opened the seal before is shredded.
+fn settle(data_dir: &Path, mut file: SealFile) -> Result<SealFile, RootError> {
+    let ours = match &file.kind {
+        Kind::KeyFile { file } => Some(file),
+        _ => None,
+    };
+    key_file::settle(data_dir, ours)?;
+    legacy::forget(data_dir)?;
+    if let Some(old) = file.replaces.take() {
+        if ours != Some(&old) {
+            key_file::shred(data_dir, &old)?;
+        }
+        file.write(&seal_path(data_dir))?;
+    }
+    Ok(file)
 }

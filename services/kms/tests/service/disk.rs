@@ -79,7 +79,7 @@ async fn a_passphrase_seals_the_keys_and_no_file_holds_it() {
     files::write_atomic(&passphrase, b"correct horse battery staple\n", 0o600).unwrap();
     let sealed = RootKeyConfig {
         passphrase_file: Some(passphrase.clone()),
-        pkcs11: None,
+        ..RootKeyConfig::default()
     };
     let world = World::start_with(dir, sealed.clone()).await.unwrap();
     let kms = world.admin();
