@@ -75,7 +75,7 @@ pub struct SplitArgs {
 }
 
 /// Which key of which PKCS #11 token.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone)]
 pub struct TokenArgs {
     /// The library of the token's maker, e.g. /usr/lib/softhsm/libsofthsm2.so.
     #[arg(long, value_name = "FILE", requires_all = ["token_label", "pin_file"])]
@@ -93,13 +93,13 @@ pub struct TokenArgs {
 
 impl TokenArgs {
     /// As the settings of kms have it.
-    pub fn settings(&self) -> Option<Pkcs11Config> {
-        Some(Pkcs11Config {
-            module: self.pkcs11_module.clone()?,
-            token_label: self.token_label.clone()?,
+    pub fn settings(&self) -> Pkcs11Config {
+        Pkcs11Config {
+            module: self.pkcs11_module.clone(),
+            token_label: self.token_label.clone(),
             key_label: self.key_label.clone(),
-            pin_file: self.pin_file.clone()?,
-        })
+            pin_file: self.pin_file.clone(),
+        }
     }
 }
 

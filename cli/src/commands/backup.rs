@@ -61,15 +61,27 @@ pub async fn run(command: BackupCommand, global: &Global, output: Output) -> Res
             bar.finish_and_clear();
             let restored = restored.map_err(|error| refusal(&file, error))?;
             show(&restored, &[("restored into", dir.display().to_string())], output);
-            if !dir.join("root.json").exists() && !dir.join("seal.json").exists() {
-                let shown = dir.display();
+            if let Some(name) = key_file(&dir) {
+                let shown = dir.join(name).display().to_string();
                 output.say(&format!(
-                    "next: put the root key, which is in no backup, in {shown}/root.key (mode 0600), and start kms"
+                    "next: put what opens its seal, which is in no backup, in {shown} (mode 0600), and start kms"
                 ));
             }
             Ok(())
         }
     }
+}
+
+/// The file that opens the seal of a restored store, unless something else does.
+fn key_file(dir: &Path) -> Option<String> {
+    if dir.join("root.json").exists() {
+        return None;
+    }
+    let Ok(seal) = fs::read(dir.join("seal.json")) else {
+        return Some("root.key".to_owned());
+    };
+    let seal: Value = serde_json::from_slice(&seal).ok()?;
+    Some(seal["kind"]["key_file"]["file"].as_str()?.to_owned())
 }
 
 async fn create(file: &Path, recipient: &Recipient, global: &Global, output: Output) -> Result<(), CliError> {

@@ -53,22 +53,15 @@ async fn first_invitation(client: &Identity, data: &Path) -> Result<Option<PathB
     Ok(Some(file))
 }
 
-/// Invites the administrator once kms is unsealed, and says so.
-async fn invite_when_unsealed(kms: Kms, client: Identity, data: PathBuf, output: Output) {
+/// As [`first_invitation`], once kms is unsealed. Says nothing: whoever read what `up` says may have gone away.
+async fn invite_when_unsealed(kms: Kms, client: Identity, data: PathBuf) {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         if !kms.seal_status().await.is_ok_and(|status| !status.sealed) {
             continue;
         }
         // Sealed again, or another passing trouble: the next look will tell.
-        if let Ok(invitation) = first_invitation(&client, &data).await {
-            let mut facts = vec![("sealed", "no".to_owned())];
-            facts.extend(
-                invitation
-                    .iter()
-                    .map(|file| ("invitation", file.display().to_string())),
-            );
-            output.facts(&facts, &json!({ "sealed": false, "invitation_file": invitation }));
+        if first_invitation(&client, &data).await.is_ok() {
             return;
         }
     }
@@ -169,7 +162,7 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     } else {
         "ready; ctrl-c stops"
     });
-    let inviting = sealed.then(|| tokio::spawn(invite_when_unsealed(kms, identity, data.to_owned(), output)));
+    let inviting = sealed.then(|| tokio::spawn(invite_when_unsealed(kms, identity, data.to_owned())));
     asterism_chassis::entry::shutdown_signal().await;
     if let Some(inviting) = inviting {
         inviting.abort();

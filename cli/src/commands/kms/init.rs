@@ -4,7 +4,7 @@ use asterism_chassis::identity::PrincipalId;
 use asterism_crypto::SecretBytes;
 use asterism_kms::{
     RootKeyConfig,
-    founding::{Founding, FoundingError, found},
+    founding::{Founding, FoundingError, found, is_sealed},
     root::{NewSeal, RootError, Secret},
 };
 use asterism_store::files;
@@ -33,12 +33,8 @@ pub(super) async fn run(args: InitArgs, global: &Global, output: Output) -> Resu
         .admin
         .parse()
         .map_err(|_| CliError::Usage(format!("`{}` is not a principal like user/admin", args.admin)))?;
-    let occupied = dir.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-    if occupied {
-        let shown = dir.display();
-        return Err(CliError::Usage(format!(
-            "{shown} is not empty; name another directory, or change the seal of the kms there with `asterism kms rekey`"
-        )));
+    if is_sealed(&dir) {
+        return Err(refusal(RootError::Occupied(dir.display().to_string()).into()));
     }
     let (seal, opens, files) = seal(&args, output)?;
     let root_key = RootKeyConfig {
