@@ -50,5 +50,7 @@ mod processes;
 mod recorder;
 #[path = "scenarios/rotation.rs"]
 mod rotation;
+#[path = "scenarios/sealing.rs"]
+mod sealing;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -12,7 +12,7 @@ use asterism_store::{FileSpool, Records, SledOptions, SledRecords, SpoolOptions,
 use crate::{
     RECORDS_DIR, RootKeyConfig,
     directory::{Directory, DirectoryError, Invitation},
-    root::{self, NewSeal, RootError, Seal, SealFacts, Secret},
+    root::{self, NewSeal, RootError, Roots, Seal, SealFacts, Secret},
 };
 
 /// The spool of events, within the data directory.
@@ -55,6 +55,9 @@ pub enum FoundingError {
     /// The seal.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// What comes after the seal.
+    #[error("the seal was made, but it does not serve yet: {0}; start with another directory")]
+    Unusable(RootError),
     /// The invitation.
     #[error("the seal was made, but no invitation: {0}; start kms and use `asterism identity invite`")]
     Invitation(DirectoryError),
@@ -73,7 +76,7 @@ pub fn is_sealed(data_dir: &Path) -> bool {
 /// Must be called within a tokio runtime, off its threads.
 ///
 /// # Errors
-/// [`FoundingError`]; with [`RootError`] nothing was made.
+/// [`FoundingError`]; with [`FoundingError::Root`] nothing was made.
 pub fn found(order: Founding<'_>) -> Result<Founded, FoundingError> {
     let Founding {
         data_dir,
@@ -84,11 +87,8 @@ pub fn found(order: Founding<'_>) -> Result<Founded, FoundingError> {
         now_ms,
     } = order;
     let facts = root::init(data_dir, root_key, seal, now_ms)?;
-    let options = SledOptions::default();
-    let records = SledRecords::open(&data_dir.join(RECORDS_DIR), options).map_err(RootError::from)?;
-    let records: Arc<dyn Records> = Arc::new(records);
-    let roots = Seal::open(data_dir, root_key, &*records, now_ms)?.unseal(&opens, &*records, now_ms)?;
-    let outbox = outbox(data_dir).map_err(RootError::from)?;
+    let (records, roots) = opened(data_dir, root_key, &opens, now_ms).map_err(FoundingError::Unusable)?;
+    let outbox = outbox(data_dir).map_err(|error| FoundingError::Unrecorded(error.to_string()))?;
     let record = |operation, resource| {
         let event = AuditEvent {
             principal: PrincipalId::service("kms").to_string(),
@@ -113,6 +113,21 @@ pub fn found(order: Founding<'_>) -> Result<Founded, FoundingError> {
         seal: facts,
         invitation,
     })
+}
+
+/// The store, and the root keys, by the seal that was made.
+fn opened(
+    data_dir: &Path,
+    root_key: &RootKeyConfig,
+    opens: &[Secret],
+    now_ms: u64,
+) -> Result<(Arc<dyn Records>, Roots), RootError> {
+    let records: Arc<dyn Records> = Arc::new(SledRecords::open(
+        &data_dir.join(RECORDS_DIR),
+        SledOptions::default(),
+    )?);
+    let roots = Seal::open(data_dir, root_key, &*records, now_ms)?.unseal(opens, &*records, now_ms)?;
+    Ok((records, roots))
 }
 
 /// Holds events until the service starts and sends them to audit.

@@ -2,6 +2,8 @@
 
 use asterism_client::{ClientError, Kms, NewSeal, proto::kms::SealStatus};
 
+use tonic::Code;
+
 use super::{
     secrets,
     shares::{self, ShareFiles, Split},
@@ -36,16 +38,24 @@ pub(super) async fn run(
     match kms.rekey(&current, &new).await {
         Ok(status) => Ok((status, files)),
         Err(error) => {
-            match &error {
-                // Whether it has happened is not known here.
-                ClientError::Unreachable { .. } | ClientError::Deadline { .. } => output.say(
+            if is_refusal(&error) {
+                files.withdraw()?;
+            } else {
+                output.say(
                     "keep the old secret and the new one until `asterism kms status` tells which seal there is",
-                ),
-                _ => files.withdraw()?,
+                );
             }
             Err(error.into())
         }
     }
+}
+
+/// Whether kms changed nothing for certain: otherwise the shares that were just made may be the only ones that there are.
+fn is_refusal(error: &ClientError) -> bool {
+    matches!(
+        error.code(),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated
+    )
 }
 
 fn new_seal(args: &RekeyArgs, output: Output) -> Result<(NewSeal, ShareFiles), CliError> {
