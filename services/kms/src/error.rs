@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use asterism_chassis::error::{Classify, ErrorClass, FieldViolation};
+use asterism_chassis::{
+    StartError,
+    error::{Classify, ErrorClass, FieldViolation},
+};
 use asterism_crypto::CryptoError;
 use asterism_store::StoreError;
 
 use crate::{
     keys::{KeyType, State},
     policy::PolicyError,
+    root::RootError,
 };
 
 /// A key management error.
@@ -112,6 +116,24 @@ pub enum KmsError {
     /// A stored record or wrapped key cannot be read.
     #[error("a stored key is damaged: {0}")]
     Damaged(&'static str),
+    /// The root key is not in memory.
+    #[error("kms is sealed; unseal it with `asterism kms unseal`")]
+    Sealed,
+    /// Calls from before the last sealing hold on to what was open then.
+    #[error("calls that began before kms was sealed are still under way; try again when they have ended")]
+    CallsUnderWay,
+    /// The store has to be copied before it is opened, which is done at a start.
+    #[error(
+        "this store is of an early release, and is brought up to date at a start that opens the seal by itself: \
+         set root_key.passphrase_file and restart kms"
+    )]
+    UpgradeAtStart,
+    /// The mark that a restore left cannot be read.
+    #[error("{0} cannot be read; restore the backup anew")]
+    RestoreMark(String),
+    /// The seal.
+    #[error(transparent)]
+    Root(#[from] RootError),
     /// The policy, or somebody who has to approve.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -152,8 +174,12 @@ impl Classify for KmsError {
             | Self::VersionTooOld { .. }
             | Self::NoActiveVersion(_)
             | Self::EtagMismatch(_)
-            | Self::NotExportable(_) => ErrorClass::Precondition,
-            Self::Unrecorded(_) => ErrorClass::Unavailable,
+            | Self::NotExportable(_)
+            | Self::Sealed
+            | Self::UpgradeAtStart
+            | Self::RestoreMark(_) => ErrorClass::Precondition,
+            Self::Unrecorded(_) | Self::CallsUnderWay => ErrorClass::Unavailable,
+            Self::Root(error) => error.class(),
             Self::Policy(error) => error.class(),
             Self::Store(error) => error.class(),
             Self::Damaged(_) | Self::Crypto(_) => ErrorClass::Internal,
@@ -182,6 +208,11 @@ impl Classify for KmsError {
             Self::EvaluationKeyNotFound(_) => "EVALUATION_KEY_NOT_FOUND",
             Self::EvaluationKeyDiffers(_) => "EVALUATION_KEY_DIFFERS",
             Self::Damaged(_) => "KEY_DAMAGED",
+            Self::Sealed => "SEALED",
+            Self::CallsUnderWay => "CALLS_UNDER_WAY",
+            Self::UpgradeAtStart => "UPGRADE_AT_START",
+            Self::RestoreMark(_) => "RESTORE_MARK_DAMAGED",
+            Self::Root(error) => error.reason(),
             Self::Policy(error) => error.reason(),
             Self::Store(error) => error.reason(),
             Self::Crypto(_) => "CRYPTO_FAILED",
@@ -202,6 +233,7 @@ impl Classify for KmsError {
                     description: self.to_string(),
                 }]
             }
+            Self::Root(error) => error.violations(),
             Self::Policy(error) => error.violations(),
             _ => vec![],
         }
@@ -216,9 +248,21 @@ impl Classify for KmsError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::CallsUnderWay => Some(Duration::from_secs(1)),
+            Self::Root(error) => error.retry_after(),
             Self::Policy(error) => error.retry_after(),
             Self::Store(error) => error.retry_after(),
             _ => None,
+        }
+    }
+}
+
+impl From<KmsError> for StartError {
+    fn from(error: KmsError) -> Self {
+        match error {
+            KmsError::Store(error) => Self::Store(error),
+            KmsError::Root(error) => error.into(),
+            other => Self::Other(other.to_string()),
         }
     }
 }

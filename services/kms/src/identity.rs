@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    Clock,
+    Clock, KmsError,
     directory::{Directory, DirectoryError, LoginStep, Sender},
+    vault::Vault,
 };
 
 /// Watchers hear so often that kms is there.
@@ -24,7 +25,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 pub(crate) struct IdentityAdapter {
     gate: Gate,
-    directory: Arc<Directory>,
+    vault: Arc<Vault>,
     trust: Arc<Trust>,
     clock: Clock,
     draining: CancellationToken,
@@ -33,14 +34,14 @@ pub(crate) struct IdentityAdapter {
 impl IdentityAdapter {
     pub(crate) fn new(
         gate: Gate,
-        directory: Arc<Directory>,
+        vault: Arc<Vault>,
         trust: Arc<Trust>,
         clock: Clock,
         draining: CancellationToken,
     ) -> Self {
         Self {
             gate,
-            directory,
+            vault,
             trust,
             clock,
             draining,
@@ -58,12 +59,13 @@ impl IdentityAdapter {
         Req: Send + 'static,
         Res: Send + 'static,
     {
-        let (directory, clock) = (self.directory.clone(), self.clock.clone());
+        let (vault, clock) = (self.vault.clone(), self.clock.clone());
         self.gate
             .blocking(operation, request, move |caller, message, trail| {
+                let open = vault.get()?;
                 let on = On {
                     caller,
-                    directory: &directory,
+                    directory: &open.directory,
                     now_ms: clock(),
                 };
                 Ok(work(&on, message, trail)?)
@@ -272,13 +274,14 @@ impl IdentityService for IdentityAdapter {
         &self,
         request: Request<pb::ListPrincipalsRequest>,
     ) -> Result<Response<pb::ListPrincipalsResponse>, Status> {
-        let directory = self.directory.clone();
+        let vault = self.vault.clone();
         self.gate
             .blocking("kms.ListPrincipals", request, move |_, message, trail| {
                 trail.silent();
+                let open = vault.get()?;
                 let limit = page_size(message.page_size)?;
                 let after = wire::page_token(&message.page_token)?;
-                let page = directory.principals(after.as_ref(), limit)?;
+                let page = open.directory.principals(after.as_ref(), limit)?;
                 let next = page.last().filter(|_| page.len() == limit);
                 let next_page_token = next.map(|last| last.id.to_string()).unwrap_or_default();
                 Ok(pb::ListPrincipalsResponse {
@@ -423,12 +426,20 @@ impl IdentityService for IdentityAdapter {
         request: Request<pb::WatchTrustRequest>,
     ) -> Result<Response<Self::WatchTrustStream>, Status> {
         let (trust, clock, draining) = (self.trust.clone(), self.clock.clone(), self.draining.clone());
+        let mut unsealed = self.vault.watch();
         self.gate
             .watch("kms.WatchTrust", request, move |_, _, emitter| async move {
                 emitter.trail(|trail| {
                     trail.silent();
                 });
+                if !*unsealed.borrow_and_update() {
+                    return Err(KmsError::Sealed.into());
+                }
                 tokio::select! {
+                    // First: what holds is not told any more.
+                    biased;
+                    // Any change is the end: what was open then is not what may be open by now.
+                    _ = unsealed.changed() => Err(KmsError::Sealed.into()),
                     result = tell(&trust, &clock, &emitter) => result,
                     () = draining.cancelled() => Err(shutting_down()),
                 }

@@ -1,7 +1,7 @@
 //! Key management: issues, wraps, rotates and uses keys that never leave the service in the clear.
 //!
-//! Key material lies on the disk only wrapped by a [`root`] key; the root key lies in a file of mode 0600, or comes from
-//! a passphrase. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
+//! Key material lies on the disk only wrapped by a [`root`] key, which itself lies there sealed. Whatever needs the root key lies
+//! behind the `vault`, which may be closed. [`keys::Keyring`] is the domain: synchronous, and free of gRPC. `service.rs` translates.
 #![cfg_attr(test, allow(clippy::panic))]
 
 pub mod backup;
@@ -16,6 +16,7 @@ pub mod root;
 mod service;
 mod sweeper;
 mod upgrade;
+mod vault;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +28,9 @@ use asterism_chassis::{
 use asterism_proto::{
     identity::identity_service_server::IdentityServiceServer,
     kms::{
-        backup_service_server::BackupServiceServer, key_management_service_server::KeyManagementServiceServer,
+        backup_service_server::BackupServiceServer,
+        key_management_service_server::KeyManagementServiceServer,
+        system_service_server::SystemServiceServer,
     },
     policy::policy_service_server::PolicyServiceServer,
 };
@@ -38,11 +41,11 @@ pub use config::{Config, LifecycleConfig, Pkcs11Config, RootKeyConfig};
 pub use error::KmsError;
 
 use crate::{
-    directory::Directory,
     identity::IdentityAdapter,
-    keys::{FileVersionKeys, Keyring, evaluation::EvaluationKeys},
-    policy::{Policy, PolicyAdapter},
+    keys::{FileVersionKeys, Keyring},
+    policy::PolicyAdapter,
     service::Adapter,
+    vault::Vault,
 };
 
 /// Directory of the versions' wrapping keys, beside the records.
@@ -68,7 +71,8 @@ pub fn system_clock() -> Clock {
 /// Starts the service on listeners that are bound already.
 ///
 /// # Errors
-/// When the store, the root key or a listener cannot be used; the text tells the next step.
+/// When the store, its seal or a listener cannot be used; the text tells the next step. A seal that only a secret from outside opens
+/// is no error: the service then starts sealed.
 pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Running, StartError> {
     start_with_clock(config, listeners, system_clock()).await
 }
@@ -83,25 +87,19 @@ pub async fn start_with_clock(
     clock: Clock,
 ) -> Result<Running, StartError> {
     let (settings, now) = (config.clone(), clock.clone());
-    let (foundation, keyring, directory) = off_runtime(move || open(&settings, &now)).await?;
-    let evaluation_keys = Arc::new(EvaluationKeys::new(foundation.records.clone()));
-    let policy = Policy::open(&foundation.records, keyring.clone())
-        .map_err(|error| StartError::Other(error.to_string()))?;
-    let adapter = Adapter::new(
-        foundation.gate.clone(),
-        keyring.clone(),
-        evaluation_keys,
-        policy.clone(),
-        clock.clone(),
-    );
+    let (mut foundation, vault) = off_runtime(move || open(&settings, &now)).await?;
+    foundation.gate = foundation.gate.sealed_unless(vault.watch(), service::EXEMPT);
+    let gate = &foundation.gate;
+    let server = foundation.server(&config.common).serving(vault.watch());
     let max = config.common.limits.max_message_bytes;
-    let service = KeyManagementServiceServer::new(adapter)
+
+    let keys = Adapter::new(gate.clone(), vault.clone(), clock.clone());
+    let keys = KeyManagementServiceServer::new(keys)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max + service::BATCH_HEADROOM_BYTES);
-    let server = foundation.server(&config.common);
     let identity = IdentityAdapter::new(
-        foundation.gate.clone(),
-        directory.clone(),
+        gate.clone(),
+        vault.clone(),
         foundation.trust.clone(),
         clock.clone(),
         server.draining(),
@@ -109,64 +107,61 @@ pub async fn start_with_clock(
     let identity = IdentityServiceServer::new(identity)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max.max(MAX_TRUST_BYTES));
-    let policy = PolicyAdapter::new(foundation.gate.clone(), policy, clock.clone());
+    let policy = PolicyAdapter::new(gate.clone(), vault.clone(), clock.clone());
     let policy = PolicyServiceServer::new(policy)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    let backups = service::Backups::new(
-        foundation.gate.clone(),
-        keyring.clone(),
-        config.common.data_dir.clone(),
-        clock.clone(),
-    );
+    let data_dir = config.common.data_dir.clone();
+    let backups = service::Backups::new(gate.clone(), vault.clone(), data_dir, clock.clone());
+    let system = service::SystemAdapter::new(gate.clone(), vault.clone());
     let running = server
-        .add(service)
+        .add(keys)
         .add(identity)
         .add(policy)
         .add(BackupServiceServer::new(backups))
+        .add(SystemServiceServer::new(system).max_decoding_message_size(max))
         .spawn(listeners)?;
-    let every = Duration::from_secs(config.lifecycle.sweep_seconds);
-    let (outbox, draining) = (foundation.gate.outbox().clone(), running.draining());
-    tokio::spawn(async move {
-        let sweeping = sweeper::run(Arc::downgrade(&keyring), outbox, clock.clone(), every);
-        let forgetting = sweeper::run_directory(Arc::downgrade(&directory), clock, every);
-        drop((keyring, directory));
-        tokio::select! {
-            () = draining.cancelled() => {}
-            () = sweeping => {}
-            () = forgetting => {}
-        }
-    });
+    tokio::spawn(sweeper::run(
+        Arc::downgrade(&vault),
+        gate.tracker(),
+        running.draining(),
+        gate.outbox().clone(),
+        clock,
+        Duration::from_secs(config.lifecycle.sweep_seconds),
+    ));
     Ok(running)
 }
 
-/// Opens the store and the root key, and does what became due while the service was down.
-fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc<Directory>), StartError> {
+/// Opens the store, and its seal where the settings name what opens it; that failing, the service does not start.
+fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Vault>), StartError> {
     let data_dir = &config.common.data_dir;
     upgrade::settle(data_dir)?;
-    let (mut foundation, mut keyring, mut directory) = open_store(config, clock)?;
-    let mut swept = 0;
-    if !keyring.is_current().map_err(other)? {
-        if keyring.needs_upgrade().map_err(other)? {
-            upgrade::copy(data_dir, &keyring)?;
-            drop((foundation, keyring, directory));
+    let (mut foundation, mut vault) = open_store(config, clock)?;
+    if !vault.status().facts.automatic {
+        tracing::warn!("kms is sealed, and serves once it was unsealed with `asterism kms unseal`");
+        return Ok((foundation, Arc::new(vault)));
+    }
+    let opened = vault.turn().unseal(None);
+    match opened {
+        Err(KmsError::UpgradeAtStart) => {
+            upgrade::copy(data_dir, &vault.keyring_of_format_1()?)?;
+            drop((foundation, vault));
             upgrade::exchange(data_dir)?;
-            (foundation, keyring, directory) = open_store(config, clock)?;
+            (foundation, vault) = open_store(config, clock)?;
+            vault.turn().unseal(None)?;
             tracing::info!("wrapped all key material anew, each version under a key of its own");
         }
-        swept += keyring.sweep_orphans().map_err(other)?;
-        keyring.make_current().map_err(other)?;
+        opened => {
+            opened?;
+        }
     }
-    backup::report(data_dir, foundation.gate.outbox())?;
-    swept += keyring.settle_pending().map_err(other)?;
-    if swept > 0 {
-        tracing::info!(
-            count = swept,
-            "shredded wrapping keys of versions that were never made"
-        );
-    }
-    sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
-    Ok((foundation, Arc::new(keyring), Arc::new(directory)))
+    Ok((foundation, Arc::new(vault)))
+}
+
+fn open_store(config: &Config, clock: &Clock) -> Result<(Foundation, Vault), StartError> {
+    let foundation = Foundation::open("kms", &config.common)?;
+    let vault = Vault::new(config, &foundation, clock.clone())?;
+    Ok((foundation, vault))
 }
 
 /// The keyring of a data directory that no service has open, for tools that work on it.
@@ -177,32 +172,16 @@ pub fn open_keyring(data_dir: &std::path::Path) -> Result<Keyring, StartError> {
     let records: Arc<dyn asterism_store::Records> = Arc::new(
         SledRecords::open(&data_dir.join(RECORDS_DIR), SledOptions::default()).map_err(StartError::Store)?,
     );
-    let root = root::open(data_dir, &RootKeyConfig::default(), &*records)?;
+    let now_ms = system_clock()();
+    let seal = root::Seal::open(data_dir, &RootKeyConfig::default(), &*records, now_ms)?;
+    let roots = seal.unseal(&[], &*records, now_ms)?;
     let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
     Ok(Keyring::new(
         records,
         Arc::new(version_keys),
-        root,
+        roots,
         keys::MIN_WINDOW_MS,
     ))
-}
-
-fn open_store(config: &Config, clock: &Clock) -> Result<(Foundation, Keyring, Directory), StartError> {
-    let data_dir = &config.common.data_dir;
-    let foundation = Foundation::open("kms", &config.common)?;
-    let root = root::open(data_dir, &config.root_key, &*foundation.records)?;
-    let version_keys = FileVersionKeys::open(&data_dir.join(VERSION_KEYS_DIR))?;
-    let min_window_ms = config.lifecycle.min_destroy_window_seconds.saturating_mul(1000);
-    let records = foundation.records.clone();
-    foundation.trust.govern(clock.clone());
-    let directory = Directory::open(records.clone(), &root, foundation.trust.clone(), clock())
-        .map_err(|error| StartError::Other(error.to_string()))?;
-    let keyring = Keyring::new(records, Arc::new(version_keys), root, min_window_ms);
-    Ok((foundation, keyring, directory))
-}
-
-fn other(error: KmsError) -> StartError {
-    StartError::Other(error.to_string())
 }
 
 /// The whole process.

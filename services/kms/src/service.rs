@@ -10,6 +10,7 @@ mod evaluation_keys;
 mod keys;
 mod macs;
 mod signatures;
+mod system;
 mod transfer;
 mod versions;
 mod wrapping;
@@ -27,21 +28,46 @@ use tonic::{Request, Response, Status};
 use crate::{
     Clock,
     error::KmsError,
-    keys::{Key, KeyId, Keyring, RequestId, evaluation::EvaluationKeys},
+    keys::{Key, KeyId, Keyring, RequestId},
     policy::{Asked, Policy},
+    vault::{Unsealed, Vault},
     wire,
 };
 
 use self::access::{Bound, usable};
 pub(crate) use self::backups::Backups;
 pub(crate) use self::batch::HEADROOM_BYTES as BATCH_HEADROOM_BYTES;
+pub(crate) use self::system::{EXEMPT, SystemAdapter};
 
 pub(crate) struct Adapter {
     gate: Gate,
-    keyring: Arc<Keyring>,
-    evaluation_keys: Arc<EvaluationKeys>,
-    policy: Policy,
+    vault: Arc<Vault>,
     clock: Clock,
+}
+
+/// What lies behind the seal, for one request.
+struct Open<'a> {
+    caller: &'a Caller,
+    open: &'a Unsealed,
+    now_ms: u64,
+}
+
+impl<'a> Open<'a> {
+    fn keyring(&self) -> &'a Keyring {
+        &self.open.keyring
+    }
+
+    /// An existing key, if the caller may use it so.
+    fn key(&self, id: &KeyId, operation: &str, aads: &[&[u8]]) -> Result<Use<'a>, Failure> {
+        let policy = &self.open.policy;
+        Ok(Use {
+            caller: self.caller,
+            keyring: self.keyring(),
+            policy,
+            key: usable(policy, self.caller, id, operation, aads, self.now_ms)?,
+            now_ms: self.now_ms,
+        })
+    }
 }
 
 /// An existing key that the caller may use, at the moment of the request.
@@ -92,20 +118,37 @@ impl Use<'_> {
 }
 
 impl Adapter {
-    pub(crate) fn new(
-        gate: Gate,
-        keyring: Arc<Keyring>,
-        evaluation_keys: Arc<EvaluationKeys>,
-        policy: Policy,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            gate,
-            keyring,
-            evaluation_keys,
-            policy,
-            clock,
-        }
+    pub(crate) fn new(gate: Gate, vault: Arc<Vault>, clock: Clock) -> Self {
+        Self { gate, vault, clock }
+    }
+
+    /// Runs an operation on what lies behind the seal, at the moment of the request.
+    async fn on_open<Req, Res>(
+        &self,
+        operation: &'static str,
+        request: Request<Req>,
+        work: impl FnOnce(&Open<'_>, Req, &mut Trail) -> Result<Res, Failure> + Send + 'static,
+    ) -> Result<Response<Res>, Status>
+    where
+        Req: Send + 'static,
+        Res: Send + 'static,
+    {
+        let (vault, clock) = (self.vault.clone(), self.clock.clone());
+        self.gate
+            .blocking(operation, request, move |caller, message, trail| {
+                let open = vault.get()?;
+                let now_ms = clock();
+                work(
+                    &Open {
+                        caller,
+                        open: &open,
+                        now_ms,
+                    },
+                    message,
+                    trail,
+                )
+            })
+            .await
     }
 
     /// Runs an operation on one existing key that the caller may use.
@@ -120,22 +163,13 @@ impl Adapter {
         Req: Bound + Send + 'static,
         Res: Send + 'static,
     {
-        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking(operation, request, move |caller, message, trail| {
-                let id = KeyId::from_name(name(&message))?;
-                trail.resource(id.name());
-                let now_ms = clock();
-                let on = Use {
-                    caller,
-                    keyring: &keyring,
-                    policy: &policy,
-                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
-                    now_ms,
-                };
-                work(&on, message, trail)
-            })
-            .await
+        self.on_open(operation, request, move |on, message, trail| {
+            let id = KeyId::from_name(name(&message))?;
+            trail.resource(id.name());
+            let on = on.key(&id, operation, &message.aads())?;
+            work(&on, message, trail)
+        })
+        .await
     }
 
     /// Changes a version of a key that the caller may change, or only looks at it.
@@ -149,23 +183,14 @@ impl Adapter {
     where
         Req: Bound + Send + 'static,
     {
-        let (keyring, policy, clock) = (self.keyring.clone(), self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking(operation, request, move |caller, message, trail| {
-                let (id, version) = wire::version_name(name(&message))?;
-                trail.resource(id.name()).key_version(version);
-                let now_ms = clock();
-                let on = Use {
-                    caller,
-                    keyring: &keyring,
-                    policy: &policy,
-                    key: usable(&policy, caller, &id, operation, &message.aads(), now_ms)?,
-                    now_ms,
-                };
-                let key = work(&on, version, message, trail)?;
-                Ok(wire::version(&id, key.version(version)?, on.now_ms))
-            })
-            .await
+        self.on_open(operation, request, move |on, message, trail| {
+            let (id, version) = wire::version_name(name(&message))?;
+            trail.resource(id.name()).key_version(version);
+            let on = on.key(&id, operation, &message.aads())?;
+            let key = work(&on, version, message, trail)?;
+            Ok(wire::version(&id, key.version(version)?, on.now_ms))
+        })
+        .await
     }
 }
 

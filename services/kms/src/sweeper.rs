@@ -1,50 +1,92 @@
-//! Does what is due by itself, at the start and from time to time; each act with an event of its own.
+//! Does what is due by itself, when the vault is opened and from time to time after; each act with an event of its own.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use asterism_chassis::{
     identity::PrincipalId,
     outbox::{AuditEvent, Outbox},
 };
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Clock, KmsError,
-    directory::Directory,
     keys::{Due, KeyId, Keyring},
+    vault::{Unsealed, Vault, wrap_anew},
 };
 
-/// Sweeps every so often, as long as the keyring is there.
-pub(crate) async fn run(keyring: Weak<Keyring>, outbox: Outbox, clock: Clock, every: Duration) {
-    let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+/// Sweeps whenever the vault is open, as long as it is there.
+pub(crate) async fn run(
+    vault: Weak<Vault>,
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    outbox: Outbox,
+    clock: Clock,
+    every: Duration,
+) {
+    let Some(mut watch) = vault.upgrade().map(|vault| vault.watch()) else {
+        return;
+    };
+    loop {
+        // Seen before it is looked for, so that no change in between is missed.
+        watch.mark_unchanged();
+        let unsealed = weakly(&vault);
+        let anew = wrap_anew(vault.clone(), unsealed.clone(), tracker.clone(), draining.clone());
+        tokio::select! {
+            () = draining.cancelled() => return,
+            changed = watch.changed() => if changed.is_err() { return },
+            () = sweep_keys(unsealed.clone(), outbox.clone(), clock.clone(), every) => {}
+            () = sweep_directory(unsealed, clock.clone(), every) => {}
+            () = anew => {}
+        }
+    }
+}
+
+/// What is open now, without keeping it open.
+fn weakly(vault: &Weak<Vault>) -> Weak<Unsealed> {
+    let unsealed = vault.upgrade().and_then(|vault| vault.get().ok());
+    unsealed.as_ref().map_or_else(Weak::new, Arc::downgrade)
+}
+
+async fn sweep_keys(unsealed: Weak<Unsealed>, outbox: Outbox, clock: Clock, every: Duration) {
+    let mut ticks = ticks(every);
     loop {
         ticks.tick().await;
-        let Some(keyring) = keyring.upgrade() else { return };
+        let Some(unsealed) = unsealed.upgrade() else {
+            return std::future::pending().await;
+        };
         let (outbox, now_ms) = (outbox.clone(), clock());
-        let swept = tokio::task::spawn_blocking(move || sweep(&keyring, &outbox, now_ms)).await;
-        if swept.is_err() {
+        let work = move || sweep(&unsealed.keyring, &outbox, now_ms);
+        if tokio::task::spawn_blocking(work).await.is_err() {
             tracing::error!("a sweep of due keys was lost");
         }
     }
 }
 
-/// Has the directory forget what is over, as long as it is there.
-pub(crate) async fn run_directory(directory: Weak<Directory>, clock: Clock, every: Duration) {
-    let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+/// Has the directory forget what is over.
+async fn sweep_directory(unsealed: Weak<Unsealed>, clock: Clock, every: Duration) {
+    let mut ticks = ticks(every);
     loop {
         ticks.tick().await;
-        let Some(directory) = directory.upgrade() else {
-            return;
+        let Some(unsealed) = unsealed.upgrade() else {
+            return std::future::pending().await;
         };
         let now_ms = clock();
-        match tokio::task::spawn_blocking(move || directory.sweep(now_ms)).await {
+        match tokio::task::spawn_blocking(move || unsealed.directory.sweep(now_ms)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the directory could not be swept; it is tried again"),
             Err(_) => tracing::error!("a sweep of the directory was lost"),
         }
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 /// Does everything that is due; what fails is logged, and due again at the next sweep.
@@ -97,6 +139,6 @@ pub(crate) fn event(operation: &'static str, key: &KeyId, version: u32) -> Audit
     }
 }
 
-fn unrecorded(failure: asterism_chassis::error::Failure) -> KmsError {
+pub(crate) fn unrecorded(failure: asterism_chassis::error::Failure) -> KmsError {
     KmsError::Unrecorded(failure.message().to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod backups;
 mod proofs;
+mod system;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,9 @@ use crate::{
 
 pub(crate) use backups::backup_recipient;
 pub(crate) use proofs::{Encoding, check_crc, encryption_key, input};
+pub(crate) use system::{
+    new_seal, secret as unseal_secret, secrets as unseal_secrets, status as seal_status,
+};
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 63;

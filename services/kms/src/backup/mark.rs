@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use asterism_chassis::{
-    StartError,
     identity::PrincipalId,
     outbox::{AuditEvent, Outbox},
 };
@@ -12,6 +11,7 @@ use asterism_store::{StoreError, files};
 use serde::{Deserialize, Serialize};
 
 use super::{BackupError, Verified};
+use crate::{error::KmsError, sweeper::unrecorded};
 
 const FILE: &str = "restored.json";
 const FORMAT: u32 = 1;
@@ -41,27 +41,24 @@ pub(crate) fn leave(data_dir: &Path, backup: &Verified, restored_at_ms: u64) -> 
 /// Records that the store was restored, if it was and that is not recorded yet.
 ///
 /// # Errors
-/// [`StartError`] when the mark cannot be read, or the event not be recorded: the service does not start without it.
-pub(crate) fn report(data_dir: &Path, outbox: &Outbox) -> Result<(), StartError> {
+/// [`KmsError::RestoreMark`] when the mark cannot be read, [`KmsError::Unrecorded`]: the store is not opened without it.
+pub(crate) fn report(data_dir: &Path, outbox: &Outbox) -> Result<(), KmsError> {
     let path = data_dir.join(FILE);
     let json = match files::read_private(&path) {
         Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         read => read?,
     };
     let mark = serde_json::from_slice::<Mark>(&json).ok();
-    let mark = mark.filter(|mark| mark.format == FORMAT).ok_or_else(|| {
-        let shown = path.display();
-        StartError::Other(format!("{shown} cannot be read; restore the backup anew"))
-    })?;
+    let mark = mark
+        .filter(|mark| mark.format == FORMAT)
+        .ok_or_else(|| KmsError::RestoreMark(path.display().to_string()))?;
     let event = AuditEvent {
         principal: PrincipalId::service("kms").to_string(),
         reason: format!("RESTORED at_ms={}", mark.restored_at_ms).into(),
         input: Some(mark.sha256),
         ..AuditEvent::unasked("kms.Restored", format!("backups/{}", mark.created_at_ms))
     };
-    outbox
-        .record(event)
-        .map_err(|failure| StartError::Other(failure.message().to_owned()))?;
+    outbox.record(event).map_err(unrecorded)?;
     tracing::info!(backup = %mark.sha256, "this store was restored from a backup");
     // After the event: a crash in between records it twice rather than never.
     Ok(files::shred(&path)?)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use asterism_chassis::{
-    call::{Caller, Gate},
+    call::{Caller, Gate, Trail},
     error::Failure,
     identity::{PrincipalId, Role},
     paging::page_size,
@@ -14,18 +14,50 @@ use asterism_proto::policy::{self as pb, policy_service_server::PolicyService};
 use tonic::{Request, Response, Status};
 
 use super::{Approval, Held, Policy, PolicyError, access::with_bound_owner, grants, wire};
-use crate::{Clock, keys::MAX_INPUT_BYTES};
+use crate::{Clock, keys::MAX_INPUT_BYTES, vault::Vault};
 
 pub(crate) struct PolicyAdapter {
     gate: Gate,
-    policy: Policy,
+    vault: Arc<Vault>,
     clock: Clock,
 }
 
 impl PolicyAdapter {
-    pub(crate) fn new(gate: Gate, policy: Policy, clock: Clock) -> Self {
-        Self { gate, policy, clock }
+    pub(crate) fn new(gate: Gate, vault: Arc<Vault>, clock: Clock) -> Self {
+        Self { gate, vault, clock }
     }
+
+    /// Runs an operation on the policy, at the moment of the request.
+    async fn on_policy<Req, Res>(
+        &self,
+        operation: &'static str,
+        request: Request<Req>,
+        work: impl FnOnce(&On<'_>, Req, &mut Trail) -> Result<Res, Failure> + Send + 'static,
+    ) -> Result<Response<Res>, Status>
+    where
+        Req: Send + 'static,
+        Res: Send + 'static,
+    {
+        let (vault, clock) = (self.vault.clone(), self.clock.clone());
+        self.gate
+            .blocking(operation, request, move |caller, message, trail| {
+                let open = vault.get()?;
+                let on = On {
+                    caller,
+                    policy: &open.policy,
+                    now_ms: clock(),
+                };
+                work(&on, message, trail)
+            })
+            .await
+    }
+}
+
+/// The policy at the moment of a request.
+struct On<'a> {
+    caller: &'a Caller,
+    policy: &'a Policy,
+    now_ms: u64,
 }
 
 /// Whether the caller sees every grant and asks about everybody.
@@ -162,19 +194,17 @@ impl PolicyAdapter {
         name: fn(&Req) -> &str,
         decide: fn(&super::Approvals, &str, &str, u64) -> Result<Approval, PolicyError>,
     ) -> Result<Response<pb::Approval>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking(operation, request, move |caller, message, trail| {
-                let now_ms = clock();
-                let approval = decidable(&policy, caller, name(&message), now_ms)?;
-                trail
-                    .resource(approval_event(&approval))
-                    .input_digest(approval.parameters);
-                let who = caller.principal.id.as_str();
-                let approval = decide(&policy.approvals, &approval.id, who, now_ms)?;
-                Ok(wire::approval(&approval, now_ms))
-            })
-            .await
+        self.on_policy(operation, request, move |on, message, trail| {
+            let now_ms = on.now_ms;
+            let approval = decidable(on.policy, on.caller, name(&message), now_ms)?;
+            trail
+                .resource(approval_event(&approval))
+                .input_digest(approval.parameters);
+            let who = on.caller.principal.id.as_str();
+            let approval = decide(&on.policy.approvals, &approval.id, who, now_ms)?;
+            Ok(wire::approval(&approval, now_ms))
+        })
+        .await
     }
 }
 
@@ -184,195 +214,183 @@ impl PolicyService for PolicyAdapter {
         &self,
         request: Request<pb::CreateGrantRequest>,
     ) -> Result<Response<pb::Grant>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.CreateGrant", request, move |caller, message, trail| {
-                let request_id = crate::wire::request_id(&message.request_id)?.to_owned();
-                let grant = wire::grant(message.grant.unwrap_or_default())?;
-                grant.check().map_err(PolicyError::from)?;
-                trail.resource(grant.resource.to_string());
-                let now_ms = clock();
-                // What takes away does no harm, whomever it covers.
-                match policy.may_change(caller, &grant, now_ms) {
-                    Err(refused) if refused.reason() == "OWN_GRANT" && grant.effect == Effect::Deny => {}
-                    other => other?,
-                }
-                let creator = caller.principal.id.as_str();
-                let held = policy.access.grants.create(grant, creator, &request_id, now_ms)?;
-                trail.resource(event_name(&held)).input_digest(digest(&held));
-                Ok(wire::held(&held))
-            })
-            .await
+        self.on_policy("policy.CreateGrant", request, |on, message, trail| {
+            let request_id = crate::wire::request_id(&message.request_id)?.to_owned();
+            let grant = wire::grant(message.grant.unwrap_or_default())?;
+            grant.check().map_err(PolicyError::from)?;
+            trail.resource(grant.resource.to_string());
+            let now_ms = on.now_ms;
+            // What takes away does no harm, whomever it covers.
+            match on.policy.may_change(on.caller, &grant, now_ms) {
+                Err(refused) if refused.reason() == "OWN_GRANT" && grant.effect == Effect::Deny => {}
+                other => other?,
+            }
+            let creator = on.caller.principal.id.as_str();
+            let held = on
+                .policy
+                .access
+                .grants
+                .create(grant, creator, &request_id, now_ms)?;
+            trail.resource(event_name(&held)).input_digest(digest(&held));
+            Ok(wire::held(&held))
+        })
+        .await
     }
 
     async fn get_grant(&self, request: Request<pb::GetGrantRequest>) -> Result<Response<pb::Grant>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.GetGrant", request, move |caller, message, trail| {
-                trail.silent().resource(message.name.clone());
-                let held = policy.visible(caller, wire::id(&message.name, "grants")?, clock())?;
-                Ok(wire::held(&held))
-            })
-            .await
+        self.on_policy("policy.GetGrant", request, |on, message, trail| {
+            trail.silent().resource(message.name.clone());
+            let held = on
+                .policy
+                .visible(on.caller, wire::id(&message.name, "grants")?, on.now_ms)?;
+            Ok(wire::held(&held))
+        })
+        .await
     }
 
     async fn list_grants(
         &self,
         request: Request<pb::ListGrantsRequest>,
     ) -> Result<Response<pb::ListGrantsResponse>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.ListGrants", request, move |caller, message, trail| {
-                trail.silent();
-                let now_ms = clock();
-                let limit = page_size(message.page_size)?;
-                let after = wire::page_token(&message.page_token)?;
-                let is = |wish: &str, text: String| wish.is_empty() || wish == text;
-                let (found, next) = policy.access.grants.list(after, limit, |held| {
-                    is(&message.resource, held.grant.resource.to_string())
-                        && is(&message.subject, held.grant.subject.to_string())
-                        && policy.may_see(caller, held, now_ms)
-                });
-                Ok(pb::ListGrantsResponse {
-                    grants: found.iter().map(|held| wire::held(held)).collect(),
-                    next_page_token: next.unwrap_or_default(),
-                })
+        self.on_policy("policy.ListGrants", request, |on, message, trail| {
+            trail.silent();
+            let now_ms = on.now_ms;
+            let limit = page_size(message.page_size)?;
+            let after = wire::page_token(&message.page_token)?;
+            let is = |wish: &str, text: String| wish.is_empty() || wish == text;
+            let (found, next) = on.policy.access.grants.list(after, limit, |held| {
+                is(&message.resource, held.grant.resource.to_string())
+                    && is(&message.subject, held.grant.subject.to_string())
+                    && on.policy.may_see(on.caller, held, now_ms)
+            });
+            Ok(pb::ListGrantsResponse {
+                grants: found.iter().map(|held| wire::held(held)).collect(),
+                next_page_token: next.unwrap_or_default(),
             })
-            .await
+        })
+        .await
     }
 
     async fn update_grant(
         &self,
         request: Request<pb::UpdateGrantRequest>,
     ) -> Result<Response<pb::Grant>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.UpdateGrant", request, move |caller, message, trail| {
-                let message = message.grant.unwrap_or_default();
-                trail.resource(message.name.clone());
-                let id = wire::id(&message.name, "grants")?.to_owned();
-                let (etag, now_ms) = (message.etag.clone(), clock());
-                let mut grant = wire::grant(message)?;
-                grant.id.clone_from(&id);
-                let old = policy.visible(caller, &id, now_ms)?;
-                policy.may_change(caller, &old.grant, now_ms)?;
-                policy.may_change(caller, &grant, now_ms)?;
-                let etag = if etag.is_empty() { &old.etag } else { &etag };
-                let held = policy.access.grants.update(grant, etag)?;
-                trail.resource(event_name(&held)).input_digest(digest(&held));
-                Ok(wire::held(&held))
-            })
-            .await
+        self.on_policy("policy.UpdateGrant", request, |on, message, trail| {
+            let message = message.grant.unwrap_or_default();
+            trail.resource(message.name.clone());
+            let id = wire::id(&message.name, "grants")?.to_owned();
+            let (etag, now_ms) = (message.etag.clone(), on.now_ms);
+            let mut grant = wire::grant(message)?;
+            grant.id.clone_from(&id);
+            let old = on.policy.visible(on.caller, &id, now_ms)?;
+            on.policy.may_change(on.caller, &old.grant, now_ms)?;
+            on.policy.may_change(on.caller, &grant, now_ms)?;
+            let etag = if etag.is_empty() { &old.etag } else { &etag };
+            let held = on.policy.access.grants.update(grant, etag)?;
+            trail.resource(event_name(&held)).input_digest(digest(&held));
+            Ok(wire::held(&held))
+        })
+        .await
     }
 
     async fn delete_grant(
         &self,
         request: Request<pb::DeleteGrantRequest>,
     ) -> Result<Response<pb::DeleteGrantResponse>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.DeleteGrant", request, move |caller, message, trail| {
-                trail.resource(message.name.clone());
-                let id = wire::id(&message.name, "grants")?;
-                let now_ms = clock();
-                let old = policy.visible(caller, id, now_ms)?;
-                policy.may_change(caller, &old.grant, now_ms)?;
-                let etag = if message.etag.is_empty() {
-                    &old.etag
-                } else {
-                    &message.etag
-                };
-                policy.access.grants.delete(id, etag)?;
-                trail.resource(event_name(&old)).input_digest(digest(&old));
-                Ok(pb::DeleteGrantResponse {})
-            })
-            .await
+        self.on_policy("policy.DeleteGrant", request, |on, message, trail| {
+            trail.resource(message.name.clone());
+            let id = wire::id(&message.name, "grants")?;
+            let now_ms = on.now_ms;
+            let old = on.policy.visible(on.caller, id, now_ms)?;
+            on.policy.may_change(on.caller, &old.grant, now_ms)?;
+            let etag = if message.etag.is_empty() {
+                &old.etag
+            } else {
+                &message.etag
+            };
+            on.policy.access.grants.delete(id, etag)?;
+            trail.resource(event_name(&old)).input_digest(digest(&old));
+            Ok(pb::DeleteGrantResponse {})
+        })
+        .await
     }
 
     async fn explain_access(
         &self,
         request: Request<pb::ExplainAccessRequest>,
     ) -> Result<Response<pb::ExplainAccessResponse>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.ExplainAccess", request, move |caller, message, trail| {
-                trail.silent().resource(message.resource.clone());
-                policy.explain(caller, &message, clock())
-            })
-            .await
+        self.on_policy("policy.ExplainAccess", request, |on, message, trail| {
+            trail.silent().resource(message.resource.clone());
+            on.policy.explain(on.caller, &message, on.now_ms)
+        })
+        .await
     }
 
     async fn check_access(
         &self,
         request: Request<pb::CheckAccessRequest>,
     ) -> Result<Response<pb::CheckAccessResponse>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.CheckAccess", request, move |_, message, trail| {
-                trail.silent().resource(message.resource.clone());
-                let resource = wire::resource(&message.resource)?;
-                if resource.starts_with("keys/") {
-                    return Err(PolicyError::Field("resource", "must be a dataset or a model").into());
-                }
-                let principal: PrincipalId = message.principal.parse()?;
-                let call = Call {
-                    principal: principal.as_str(),
-                    on_behalf_of: None,
-                    roles: &wire::roles(&message.roles)?,
-                    verb: verb(&message.verb)?,
-                    resource,
-                    owner: Some(&message.owner),
-                    network: wire::address(message.network.as_deref())?,
-                    aad: None,
-                    now_ms: clock(),
-                };
-                Ok(pb::CheckAccessResponse {
-                    allowed: policy.access.allows(&call),
-                })
+        self.on_policy("policy.CheckAccess", request, |on, message, trail| {
+            trail.silent().resource(message.resource.clone());
+            let resource = wire::resource(&message.resource)?;
+            if resource.starts_with("keys/") {
+                return Err(PolicyError::Field("resource", "must be a dataset or a model").into());
+            }
+            let principal: PrincipalId = message.principal.parse()?;
+            let call = Call {
+                principal: principal.as_str(),
+                on_behalf_of: None,
+                roles: &wire::roles(&message.roles)?,
+                verb: verb(&message.verb)?,
+                resource,
+                owner: Some(&message.owner),
+                network: wire::address(message.network.as_deref())?,
+                aad: None,
+                now_ms: on.now_ms,
+            };
+            Ok(pb::CheckAccessResponse {
+                allowed: on.policy.access.allows(&call),
             })
-            .await
+        })
+        .await
     }
 
     async fn list_approvals(
         &self,
         request: Request<pb::ListApprovalsRequest>,
     ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.ListApprovals", request, move |caller, message, trail| {
-                trail.silent();
-                let now_ms = clock();
-                let limit = page_size(message.page_size)?;
-                let after = wire::page_token(&message.page_token)?;
-                let sees = |approval: &Approval| policy.may_see_approval(caller, approval, now_ms);
-                let (found, next) = policy.approvals.list(after, limit, sees);
-                Ok(pb::ListApprovalsResponse {
-                    approvals: found
-                        .iter()
-                        .map(|approval| wire::approval(approval, now_ms))
-                        .collect(),
-                    next_page_token: next.unwrap_or_default(),
-                })
+        self.on_policy("policy.ListApprovals", request, |on, message, trail| {
+            trail.silent();
+            let now_ms = on.now_ms;
+            let limit = page_size(message.page_size)?;
+            let after = wire::page_token(&message.page_token)?;
+            let sees = |approval: &Approval| on.policy.may_see_approval(on.caller, approval, now_ms);
+            let (found, next) = on.policy.approvals.list(after, limit, sees);
+            Ok(pb::ListApprovalsResponse {
+                approvals: found
+                    .iter()
+                    .map(|approval| wire::approval(approval, now_ms))
+                    .collect(),
+                next_page_token: next.unwrap_or_default(),
             })
-            .await
+        })
+        .await
     }
 
     async fn get_approval(
         &self,
         request: Request<pb::GetApprovalRequest>,
     ) -> Result<Response<pb::Approval>, Status> {
-        let (policy, clock) = (self.policy.clone(), self.clock.clone());
-        self.gate
-            .blocking("policy.GetApproval", request, move |caller, message, trail| {
-                trail.silent().resource(message.name.clone());
-                let now_ms = clock();
-                let approval = policy.approvals.get(wire::id(&message.name, "approvals")?)?;
-                if !policy.may_see_approval(caller, &approval, now_ms) {
-                    return Err(PolicyError::ApprovalNotFound(message.name).into());
-                }
-                Ok(wire::approval(&approval, now_ms))
-            })
-            .await
+        self.on_policy("policy.GetApproval", request, |on, message, trail| {
+            trail.silent().resource(message.name.clone());
+            let now_ms = on.now_ms;
+            let approval = on.policy.approvals.get(wire::id(&message.name, "approvals")?)?;
+            if !on.policy.may_see_approval(on.caller, &approval, now_ms) {
+                return Err(PolicyError::ApprovalNotFound(message.name).into());
+            }
+            Ok(wire::approval(&approval, now_ms))
+        })
+        .await
     }
 
     async fn approve_operation(

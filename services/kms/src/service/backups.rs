@@ -14,8 +14,10 @@ use crate::{
     Clock,
     backup::{self, BackupError, Capture, Recipient, Signer},
     error::KmsError,
-    keys::{Key, Keyring},
-    sweeper, wire,
+    keys::Key,
+    sweeper::{self, unrecorded},
+    vault::{Unsealed, Vault},
+    wire,
 };
 
 type Part = pb::create_backup_response::Part;
@@ -30,17 +32,17 @@ pub(crate) struct Backups {
 
 /// What makes backups.
 struct Maker {
-    keyring: Arc<Keyring>,
+    vault: Arc<Vault>,
     data_dir: PathBuf,
     clock: Clock,
     gate: Gate,
 }
 
 impl Backups {
-    pub(crate) fn new(gate: Gate, keyring: Arc<Keyring>, data_dir: PathBuf, clock: Clock) -> Self {
+    pub(crate) fn new(gate: Gate, vault: Arc<Vault>, data_dir: PathBuf, clock: Clock) -> Self {
         Self {
             maker: Arc::new(Maker {
-                keyring,
+                vault,
                 data_dir,
                 clock,
                 gate: gate.clone(),
@@ -68,7 +70,12 @@ impl BackupService for Backups {
                     let recipient = wire::backup_recipient(message)?;
                     let place = place.try_acquire_owned().map_err(|_| BackupError::Running)?;
                     let preparing = maker.clone();
-                    let (key, captured) = gate.runtime_blocking(move || preparing.capture()).await?;
+                    let capture = move || {
+                        let open = preparing.vault.get()?;
+                        let (key, captured) = preparing.capture(&open)?;
+                        Ok((open, key, captured))
+                    };
+                    let (open, key, captured) = gate.runtime_blocking(capture).await?;
                     emitter.trail(|trail| {
                         trail.resource(format!("backups/{}", captured.created_at_ms));
                     });
@@ -76,7 +83,7 @@ impl BackupService for Backups {
                     let sending = move || {
                         // Held as long as this thread works, whether the caller waits or not.
                         let _place = place;
-                        maker.send(&key, captured, &recipient, &emitter)
+                        maker.send(&open, &key, captured, &recipient, &emitter)
                     };
                     gate.runtime_blocking(sending).await
                 },
@@ -86,27 +93,33 @@ impl BackupService for Backups {
 }
 
 impl Maker {
-    fn capture(&self) -> Result<(Arc<Key>, Capture), Failure> {
+    fn capture(&self, open: &Unsealed) -> Result<(Arc<Key>, Capture), Failure> {
         let now_ms = (self.clock)();
         // Before the records are taken, so that it is among them.
         let room = self.gate.outbox().reserve()?;
-        let key = backup::ensure_signer(&self.keyring, now_ms, || {
+        let key = backup::ensure_signer(&open.keyring, now_ms, || {
             let id = backup::SIGNER.parse()?;
             room.record(sweeper::event("kms.CreateKey", &id, 1))
-                .map_err(|failure| KmsError::Unrecorded(failure.message().to_owned()))
+                .map_err(unrecorded)
         })?;
-        Ok((key, backup::capture(&self.keyring, &self.data_dir, now_ms)?))
+        Ok((key, backup::capture(&open.keyring, &self.data_dir, now_ms)?))
     }
 
     fn send(
         &self,
+        open: &Unsealed,
         key: &Key,
         mut captured: Capture,
         recipient: &Recipient,
         emitter: &Emitter<pb::CreateBackupResponse>,
     ) -> Result<(), Failure> {
-        let signer = Signer::new(&self.keyring, key, (self.clock)())?;
+        let signer = Signer::new(&open.keyring, key, (self.clock)())?;
+        let watch = self.vault.watch();
         let send = |part| {
+            // It may take a slow caller very long, and holds on to the root key.
+            if !*watch.borrow() {
+                return Err(KmsError::Sealed.into());
+            }
             let message = pb::CreateBackupResponse { part: Some(part) };
             emitter.blocking_send(message)
         };

@@ -10,21 +10,15 @@ pub(super) async fn record_evaluation_key(
     adapter: &Adapter,
     request: Request<pb::RecordEvaluationKeyRequest>,
 ) -> Result<Response<pb::EvaluationKeyRecord>, Status> {
-    let keys = adapter.evaluation_keys.clone();
     adapter
-        .gate
-        .blocking(
-            "kms.RecordEvaluationKey",
-            request,
-            move |caller, message, trail| {
-                let record = wire::evaluation_key(message, caller.owner().as_str())?;
-                trail
-                    .resource(evaluation::name(&record.sha256))
-                    .input_digest(record.sha256);
-                keys.record(&record)?;
-                Ok(wire::evaluation_key_record(record))
-            },
-        )
+        .on_open("kms.RecordEvaluationKey", request, |on, message, trail| {
+            let record = wire::evaluation_key(message, on.caller.owner().as_str())?;
+            trail
+                .resource(evaluation::name(&record.sha256))
+                .input_digest(record.sha256);
+            on.open.evaluation_keys.record(&record)?;
+            Ok(wire::evaluation_key_record(record))
+        })
         .await
 }
 
@@ -32,20 +26,14 @@ pub(super) async fn get_evaluation_key_record(
     adapter: &Adapter,
     request: Request<pb::GetEvaluationKeyRecordRequest>,
 ) -> Result<Response<pb::EvaluationKeyRecord>, Status> {
-    let keys = adapter.evaluation_keys.clone();
     adapter
-        .gate
-        .blocking(
-            "kms.GetEvaluationKeyRecord",
-            request,
-            move |caller, message, trail| {
-                trail.silent();
-                let sha256 = wire::evaluation_key_name(&message.name)?;
-                trail.resource(evaluation::name(&sha256));
-                let record = keys.get(caller.owner().as_str(), &sha256)?;
-                Ok(wire::evaluation_key_record(record))
-            },
-        )
+        .on_open("kms.GetEvaluationKeyRecord", request, |on, message, trail| {
+            trail.silent();
+            let sha256 = wire::evaluation_key_name(&message.name)?;
+            trail.resource(evaluation::name(&sha256));
+            let record = on.open.evaluation_keys.get(on.caller.owner().as_str(), &sha256)?;
+            Ok(wire::evaluation_key_record(record))
+        })
         .await
 }
 
@@ -53,18 +41,14 @@ pub(super) async fn delete_evaluation_key_record(
     adapter: &Adapter,
     request: Request<pb::DeleteEvaluationKeyRecordRequest>,
 ) -> Result<Response<pb::DeleteEvaluationKeyRecordResponse>, Status> {
-    let keys = adapter.evaluation_keys.clone();
     adapter
-        .gate
-        .blocking(
-            "kms.DeleteEvaluationKeyRecord",
-            request,
-            move |caller, message, trail| {
-                let sha256 = wire::evaluation_key_name(&message.name)?;
-                trail.resource(evaluation::name(&sha256));
-                keys.delete(caller.owner().as_str(), &sha256)?;
-                Ok(pb::DeleteEvaluationKeyRecordResponse {})
-            },
-        )
+        .on_open("kms.DeleteEvaluationKeyRecord", request, |on, message, trail| {
+            let sha256 = wire::evaluation_key_name(&message.name)?;
+            trail.resource(evaluation::name(&sha256));
+            on.open
+                .evaluation_keys
+                .delete(on.caller.owner().as_str(), &sha256)?;
+            Ok(pb::DeleteEvaluationKeyRecordResponse {})
+        })
         .await
 }

@@ -12,21 +12,20 @@ pub(super) async fn create_key(
     adapter: &Adapter,
     request: Request<pb::CreateKeyRequest>,
 ) -> Result<Response<pb::Key>, Status> {
-    let (keyring, clock) = (adapter.keyring.clone(), adapter.clock.clone());
     adapter
-        .gate
-        .blocking("kms.CreateKey", request, move |caller, message, trail| {
+        .on_open("kms.CreateKey", request, |on, message, trail| {
             trail.resource(format!("keys/{}", message.key_id));
             let request_id = wire::request_id(&message.request_id)?.to_owned();
             let request = RequestId {
-                principal: caller.principal.id.as_str(),
+                principal: on.caller.principal.id.as_str(),
                 id: &request_id,
                 etag: "",
             };
-            let now_ms = clock();
-            let key = keyring.create(wire::new_key(message)?, &request, now_ms)?;
+            let key = on
+                .keyring()
+                .create(wire::new_key(message)?, &request, on.now_ms)?;
             trail.resource(key.id.name()).key_version(1);
-            Ok(wire::key(&key, now_ms))
+            Ok(wire::key(&key, on.now_ms))
         })
         .await
 }
@@ -52,24 +51,21 @@ pub(super) async fn list_keys(
     adapter: &Adapter,
     request: Request<pb::ListKeysRequest>,
 ) -> Result<Response<pb::ListKeysResponse>, Status> {
-    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
-    let clock = adapter.clock.clone();
     adapter
-        .gate
-        .blocking("kms.ListKeys", request, move |caller, message, trail| {
+        .on_open("kms.ListKeys", request, |on, message, trail| {
             trail.silent();
-            let now_ms = clock();
+            let (access, now_ms) = (&on.open.policy.access, on.now_ms);
             let limit = page_size(message.page_size)?;
             let mut after = wire::page_token(&message.page_token)?;
             let mut keys = Vec::new();
             // Keys of others are passed over, not shown.
             loop {
-                let page = keyring.list(after.as_ref(), limit)?;
+                let page = on.keyring().list(after.as_ref(), limit)?;
                 let more = page.len() == limit;
                 after = page.last().map(|key| key.id.clone());
                 keys.extend(
                     page.iter()
-                        .filter(|key| policy.access.may(caller, key, Verb::Get, now_ms))
+                        .filter(|key| access.may(on.caller, key, Verb::Get, now_ms))
                         .map(|key| wire::key(key, now_ms)),
                 );
                 if !more || keys.len() >= limit {

@@ -76,21 +76,19 @@ pub(super) async fn get_public_key(
     adapter: &Adapter,
     request: Request<pb::GetPublicKeyRequest>,
 ) -> Result<Response<pb::PublicKey>, Status> {
-    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
-    let clock = adapter.clock.clone();
     adapter
-        .gate
-        .blocking("kms.GetPublicKey", request, move |caller, message, trail| {
+        .on_open("kms.GetPublicKey", request, |on, message, trail| {
+            let (access, now_ms) = (&on.open.policy.access, on.now_ms);
             let id = KeyId::from_name(&message.name)?;
             trail.resource(id.name());
-            let (key, now_ms) = (keyring.get(&id)?, clock());
-            if policy.access.hides_public_key(caller, &key, now_ms) {
+            let key = on.keyring().get(&id)?;
+            if access.hides_public_key(on.caller, &key, now_ms) {
                 return Err(KmsError::KeyNotFound(id.name()).into());
             }
-            let public = keyring.public_key(&key, message.key_version, now_ms);
+            let public = on.keyring().public_key(&key, message.key_version, now_ms);
             let (public, key_version) = public.map_err(|error| {
                 // Of a key without a public half, others learn nothing.
-                if policy.access.may(caller, &key, Verb::Get, now_ms) {
+                if access.may(on.caller, &key, Verb::Get, now_ms) {
                     error
                 } else {
                     KmsError::KeyNotFound(id.name())

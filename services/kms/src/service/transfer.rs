@@ -5,7 +5,7 @@ use asterism_crypto::{crc32c, hpke::EncryptionKey};
 use asterism_proto::kms as pb;
 use tonic::{Request, Response, Status};
 
-use super::{Adapter, Use, access::usable};
+use super::{Adapter, Use};
 use crate::{
     error::KmsError,
     keys::{KeyId, RequestId},
@@ -16,21 +16,20 @@ pub(super) async fn create_import_job(
     adapter: &Adapter,
     request: Request<pb::CreateImportJobRequest>,
 ) -> Result<Response<pb::ImportJob>, Status> {
-    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
-    let clock = adapter.clock.clone();
     adapter
-        .gate
-        .blocking("kms.CreateImportJob", request, move |caller, message, trail| {
+        .on_open("kms.CreateImportJob", request, |on, message, trail| {
             let id: KeyId = message.key_id.parse()?;
             trail.resource(id.name());
             let key_type = wire::key_type(message.r#type())?;
             // A key of somebody else has its name, as for CreateKey.
-            if keyring.get(&id).is_ok() {
-                usable(&policy, caller, &id, "kms.CreateImportJob", &[], clock())
+            if on.keyring().get(&id).is_ok() {
+                on.key(&id, "kms.CreateImportJob", &[])
                     .map_err(|_| KmsError::KeyExists(id.to_string()))?;
             }
-            let principal = caller.principal.id.as_str();
-            let job = keyring.create_import_job(id, key_type, principal, clock())?;
+            let principal = on.caller.principal.id.as_str();
+            let job = on
+                .keyring()
+                .create_import_job(id, key_type, principal, on.now_ms)?;
             trail.output_digest(job.public_key.fingerprint());
             Ok(wire::import_job(job))
         })
@@ -41,11 +40,8 @@ pub(super) async fn import_key_version(
     adapter: &Adapter,
     request: Request<pb::ImportKeyVersionRequest>,
 ) -> Result<Response<pb::Key>, Status> {
-    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
-    let clock = adapter.clock.clone();
     adapter
-        .gate
-        .blocking("kms.ImportKeyVersion", request, move |caller, message, trail| {
+        .on_open("kms.ImportKeyVersion", request, |on, message, trail| {
             trail.resource(message.import_job.clone());
             wire::check_crc(
                 "sealed_material_crc32c",
@@ -55,13 +51,15 @@ pub(super) async fn import_key_version(
             trail.input(&message.sealed_material);
             let request_id = wire::request_id(&message.request_id)?.to_owned();
             let request = RequestId {
-                principal: caller.principal.id.as_str(),
+                principal: on.caller.principal.id.as_str(),
                 id: &request_id,
                 etag: "",
             };
-            let (import, now_ms) = (wire::import(message)?, clock());
-            let may_change = |id: &KeyId| usable(&policy, caller, id, "kms.ImportKeyVersion", &[], now_ms);
-            let key = keyring.import::<Failure>(&import, &request, now_ms, may_change)?;
+            let (import, now_ms) = (wire::import(message)?, on.now_ms);
+            let may_change = |id: &KeyId| on.key(id, "kms.ImportKeyVersion", &[]).map(|on| on.key);
+            let key = on
+                .keyring()
+                .import::<Failure>(&import, &request, now_ms, may_change)?;
             trail
                 .resource(key.id.name())
                 .key_version(key.versions.len() as u32);
@@ -74,11 +72,8 @@ pub(super) async fn export_key_version(
     adapter: &Adapter,
     request: Request<pb::ExportKeyVersionRequest>,
 ) -> Result<Response<pb::ExportKeyVersionResponse>, Status> {
-    let (keyring, policy) = (adapter.keyring.clone(), adapter.policy.clone());
-    let clock = adapter.clock.clone();
     adapter
-        .gate
-        .blocking("kms.ExportKeyVersion", request, move |caller, message, trail| {
+        .on_open("kms.ExportKeyVersion", request, |on, message, trail| {
             let (id, version) = wire::version_name(&message.name)?;
             trail.resource(id.name()).key_version(version);
             let pem = message.recipient_public_key_pem.as_str();
@@ -86,17 +81,10 @@ pub(super) async fn export_key_version(
             let verified = wire::check_crc(field, pem.as_bytes(), message.recipient_public_key_pem_crc32c)?;
             let recipient = wire::encryption_key("recipient_public_key_pem", pem)?;
             trail.input_digest(recipient.fingerprint());
-            let now_ms = clock();
-            let on = Use {
-                caller,
-                keyring: &keyring,
-                policy: &policy,
-                key: usable(&policy, caller, &id, "kms.ExportKeyVersion", &[], now_ms)?,
-                now_ms,
-            };
+            let on = on.key(&id, "kms.ExportKeyVersion", &[])?;
             let request_id = wire::request_id(&message.request_id)?;
             may_export(&on, version, &recipient, request_id)?;
-            let sealed_material = keyring.export(&on.key, version, &recipient, on.now_ms)?;
+            let sealed_material = on.keyring.export(&on.key, version, &recipient, on.now_ms)?;
             on.note(trail, version).output(&sealed_material);
             Ok(pb::ExportKeyVersionResponse {
                 sealed_material_crc32c: crc32c(&sealed_material),

@@ -64,11 +64,9 @@ pub(super) async fn generate_random_bytes(
     adapter: &Adapter,
     request: Request<pb::GenerateRandomBytesRequest>,
 ) -> Result<Response<pb::GenerateRandomBytesResponse>, Status> {
-    let keyring = adapter.keyring.clone();
     adapter
-        .gate
-        .blocking("kms.GenerateRandomBytes", request, move |_, message, _| {
-            let data = keyring.random_bytes(message.length)?;
+        .on_open("kms.GenerateRandomBytes", request, |on, message, _| {
+            let data = on.keyring().random_bytes(message.length)?;
             Ok(pb::GenerateRandomBytesResponse {
                 data: data.expose().to_vec(),
                 data_crc32c: crc32c(data.expose()),
