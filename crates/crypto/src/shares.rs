@@ -307,3 +307,198 @@ impl TryRng for Drawn {
 }
 
 impl TryCryptoRng for Drawn {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> SecretKey {
+        SecretKey::generate().expect("a key")
+    }
+
+    /// Every choice of shares, by the bits of a number.
+    fn subsets(shares: &[Share]) -> impl Iterator<Item = Vec<&Share>> {
+        (0..1_u32 << shares.len()).map(|chosen| {
+            let chosen = move |at: &usize| chosen >> at & 1 == 1;
+            (0..shares.len()).filter(chosen).map(|at| &shares[at]).collect()
+        })
+    }
+
+    #[test]
+    fn as_many_shares_as_the_threshold_give_the_key_whichever_they_are_and_fewer_do_not() {
+        for (threshold, count) in [(2, 2), (2, 3), (3, 5), (5, 8), (7, 7)] {
+            let key = key();
+            let shares = split(&key, threshold, count).expect("split");
+            assert_eq!(shares.len(), usize::from(count));
+            for chosen in subsets(&shares) {
+                let given = chosen.len();
+                match combine(chosen) {
+                    Ok(combined) => {
+                        assert!(given >= usize::from(threshold));
+                        assert_eq!(combined.expose(), key.expose());
+                    }
+                    Err(error) => {
+                        assert!(given < usize::from(threshold), "{error}");
+                        assert!(matches!(error, ShareError::TooFew { given: told, .. } if told == given));
+                    }
+                }
+            }
+        }
+    }
+
+    /// That fewer are refused is no proof that they tell nothing: with the threshold lowered by hand they give another key.
+    #[test]
+    fn fewer_shares_do_not_give_the_key_either_when_they_say_that_they_are_enough() {
+        let mut shares = split(&key(), 3, 5).expect("split");
+        for share in &mut shares {
+            share.threshold = 2;
+        }
+        for chosen in subsets(&shares).filter(|chosen| chosen.len() == 2) {
+            assert_eq!(combine(chosen).err(), Some(ShareError::Wrong));
+        }
+        assert!(combine(&shares[..3]).is_ok());
+    }
+
+    /// Coefficients that are never zero would tell of each byte of the key one value that it is not.
+    #[test]
+    fn a_share_may_have_a_byte_of_the_key_in_its_place() {
+        let key = SecretKey::from_bytes([0x5a; 32]);
+        let equal = |share: &Share| share.value.iter().filter(|byte| **byte == 0x5a).count();
+        let seen: usize = (0..400)
+            .flat_map(|_| split(&key, 2, 2).expect("split"))
+            .map(|share| equal(&share))
+            .sum();
+        // 25600 bytes, one in 256.
+        assert!((30..300).contains(&seen), "{seen}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_and_said() {
+        let key = key();
+        let shares = split(&key, 3, 5).expect("split");
+        let others = split(&self::key(), 3, 5).expect("split");
+        let combined = |shares: &[&Share]| combine(shares.iter().copied()).err();
+        assert_eq!(
+            combined(&[]),
+            Some(ShareError::TooFew {
+                given: 0,
+                threshold: 2
+            })
+        );
+        assert_eq!(
+            combined(&[&shares[0], &shares[1], &others[2]]),
+            Some(ShareError::Mixed)
+        );
+        assert_eq!(
+            combined(&[&shares[0], &shares[1], &shares[0]]),
+            Some(ShareError::Repeated(1))
+        );
+        // The same key, split again: the same id, and other shares.
+        let again = split(&key, 3, 5).expect("split");
+        assert_eq!(again[0].set(), shares[0].set());
+        assert_eq!(
+            combined(&[&shares[0], &shares[1], &again[2]]),
+            Some(ShareError::Wrong)
+        );
+        let elsewhere = split(&key, 2, 5).expect("split");
+        assert_eq!(
+            combined(&[&shares[0], &shares[1], &elsewhere[2]]),
+            Some(ShareError::Mixed)
+        );
+    }
+
+    #[test]
+    fn a_threshold_that_makes_no_sense_is_refused() {
+        for (threshold, shares) in [(0, 3), (1, 3), (4, 3), (2, 1), (2, 17), (17, 17)] {
+            assert!(
+                split(&key(), threshold, shares).is_err(),
+                "{threshold} of {shares}"
+            );
+        }
+        assert_eq!(split(&key(), 16, 16).expect("split").len(), 16);
+    }
+
+    /// Fixed for ever: shares lie in safes.
+    #[test]
+    fn shares_of_version_1_are_read_and_give_their_key() {
+        let texts = [
+            "asxs1G0doGlU4aJICAc2eaMmQMIKMQD7tAhH67-5OfNMN-bknw7TxfBXVcxXaGVO6Gg",
+            "asxs1G0doGlU4aJICAoEk1ow3bxUKmGffGTb419asy4sv1VZ0pFvS1geVwQiOiXJF-w",
+            "asxs1G0doGlU4aJICA0y7vEajWpGB0FA4ECsPNjfypkoxOPpFcPc6sAlcrwNLhQy2Ng",
+        ];
+        let shares = texts.map(|text| text.parse::<Share>().expect("read"));
+        for (share, text) in shares.iter().zip(texts) {
+            assert_eq!(share.to_text().as_str(), text);
+        }
+        let key: Vec<u8> = (0..32).collect();
+        for chosen in subsets(&shares).filter(|chosen| chosen.len() > 1) {
+            assert_eq!(combine(chosen).expect("combined").expose().as_slice(), key);
+        }
+        assert_eq!(shares[0].set().to_string(), "1b47681a55386892");
+        assert_eq!((shares[2].index(), shares[2].threshold()), (3, 2));
+        assert_eq!(shares[0].digest(), Digest::of(texts[0].as_bytes()));
+    }
+
+    #[test]
+    fn a_share_of_a_later_format_is_told_from_a_mistyped_one() {
+        let text = split(&key(), 2, 2).expect("split")[0].to_text();
+        let read = |text: &str| text.parse::<Share>().err();
+        assert_eq!(read(&text.replacen("asxs1", "asxs2", 1)), Some(ShareError::Newer));
+        for wrong in ["", "asxs", "asxs1", "asxsA", "asx1"] {
+            assert_eq!(read(wrong), Some(ShareError::Text), "{wrong}");
+        }
+        for wrong in [
+            format!("{}A", *text),
+            format!(" {}", *text),
+            text[..text.len() - 1].to_owned(),
+        ] {
+            assert_eq!(read(&wrong), Some(ShareError::Text), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_two_shares_have_the_same_text() {
+        let shares: Vec<Share> = (0..20)
+            .flat_map(|_| split(&key(), 2, 16).expect("split"))
+            .collect();
+        let texts: HashSet<String> = shares.iter().map(|share| share.to_text().to_string()).collect();
+        assert_eq!(texts.len(), 320);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_share_reads_back_and_a_mistyped_one_does_not(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
+            let shares = split(&key(), 2, 3).expect("split");
+            let text = shares[1].to_text().to_string();
+            let read: Share = text.parse().expect("reads");
+            prop_assert_eq!((read.set(), read.index(), read.threshold()), (shares[1].set(), 2, 2));
+            prop_assert_eq!(&read.value[..], &shares[1].value[..]);
+            let at = at.index(text.len());
+            let mut typed = text.clone();
+            typed.replace_range(at..=at, &to);
+            prop_assume!(typed != text);
+            prop_assert!(typed.parse::<Share>().is_err());
+        }
+
+        #[test]
+        fn any_key_comes_back_from_any_shares(bytes: [u8; 32], count in 2_u8..=16, below: u8, order in any::<u64>()) {
+            let threshold = 2 + below % (count - 1);
+            let key = SecretKey::from_bytes(bytes);
+            let mut shares = split(&key, threshold, count).expect("split");
+            shares.sort_by_key(|share| (u64::from(share.index()) * 2_654_435_761) ^ order);
+            let combined = combine(&shares[..usize::from(threshold)]).expect("combined");
+            prop_assert_eq!(combined.expose(), &bytes);
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(asxs1)?\\PC{0,100}") {
+            let _ = text.parse::<Share>();
+        }
+    }
+}
