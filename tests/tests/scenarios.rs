@@ -52,5 +52,7 @@ mod recorder;
 mod rotation;
 #[path = "scenarios/sealing.rs"]
 mod sealing;
+#[path = "scenarios/sealing_crash.rs"]
+mod sealing_crash;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -132,9 +132,11 @@ pub async fn run(args: UpArgs, data: &Path, output: Output) -> Result<(), CliErr
     }
     let unseal = sealed.then(|| unseal_command(&at.kms));
     if let Some(command) = &unseal {
+        let invitation = data.join(INVITATION).display().to_string();
+        facts.push(("sealed", format!("yes: kms does nothing until you run {command}")));
         facts.push((
-            "sealed",
-            format!("yes, nothing works until it is opened: {command}"),
+            "invitation",
+            format!("then {invitation}, unless somebody is enrolled"),
         ));
     }
     let channels = constellation.channels();

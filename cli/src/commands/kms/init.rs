@@ -72,7 +72,7 @@ pub(super) async fn run(args: InitArgs, global: &Global, output: Output) -> Resu
         None => ("invitation", invitation.to_string()),
     };
     let mut facts = vec![
-        ("seal", made.seal.kind.to_string()),
+        ("seal", name(args.seal).to_owned()),
         ("seal id", made.seal.id.clone()),
         ("data", dir.display().to_string()),
         ("administrator", args.admin.clone()),
