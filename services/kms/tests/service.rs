@@ -21,6 +21,14 @@ mod lifecycle;
 mod macs_and_signatures;
 #[path = "service/policy.rs"]
 mod policy;
+#[path = "service/rekeying.rs"]
+mod rekeying;
+#[path = "service/root_rotation.rs"]
+mod root_rotation;
+#[path = "service/sealing.rs"]
+mod sealing;
+#[path = "service/seals.rs"]
+mod seals;
 #[path = "service/states.rs"]
 mod states;
 #[path = "service/support.rs"]

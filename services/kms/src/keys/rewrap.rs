@@ -68,7 +68,7 @@ impl Keyring {
             if stop() {
                 return Ok(Rewrapped::Stopped);
             }
-            match self.rewrap_page(&roots, &from, done)? {
+            match self.rewrap_page(&roots, (&from, STRIDE), done)? {
                 Some(next) => from = next,
                 None => break,
             }
@@ -76,15 +76,15 @@ impl Keyring {
         self.look_through(roots, stop)
     }
 
-    /// Wraps the versions of a page anew; gives where the next begins, `None` after the last.
+    /// Wraps the versions of a page of so many anew; gives where the next begins, `None` after the last.
     pub(crate) fn rewrap_page(
         &self,
         roots: &Roots,
-        from: &[u8],
+        (from, limit): (&[u8], usize),
         done: &AtomicU64,
     ) -> Result<Option<Vec<u8>>, KmsError> {
         // Without a lock: most pages of a rotation that goes on hold nothing of interest.
-        let page = self.records.scan(from, &[VERSION], STRIDE)?;
+        let page = self.records.scan(from, &[VERSION], limit)?;
         let Some((last, _)) = page.last() else {
             return Ok(None);
         };

@@ -13,6 +13,7 @@ mod agenda;
 mod concurrent;
 mod life;
 mod model;
+mod rewrap;
 mod transfers;
 mod types;
 

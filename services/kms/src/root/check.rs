@@ -28,21 +28,22 @@ fn opens(check: &[u8], root: &SecretKey) -> bool {
 }
 
 /// Makes sure that the check record and the directory's key are under the newest of these roots: makes the former at the first start, and wraps both anew
-/// where a rotation of the root was begun.
+/// where a rotation of the root was begun; tells whether that was so.
 ///
 /// # Errors
 /// [`RootError::WrongRoot`] when they are under another root key than these.
-pub(crate) fn settle(records: &dyn Records, roots: &Roots) -> Result<(), RootError> {
+pub(crate) fn settle(records: &dyn Records, roots: &Roots) -> Result<bool, RootError> {
     let fresh = envelope::seal(roots.newest(), &roots.reference(), CHECK_TEXT, CHECK_AAD)?;
     let Some(check) = records.get(CHECK)? else {
-        return Ok(records.commit(Batch::new().expect_absent(CHECK).put(CHECK, fresh))?);
+        records.commit(Batch::new().expect_absent(CHECK).put(CHECK, fresh))?;
+        return Ok(false);
     };
     let header = envelope::parse_header(&check).map_err(|_| RootError::WrongRoot)?;
     let version = header.key_ref.version;
     let root = roots.get(version).filter(|root| opens(&check, root));
     let root = root.ok_or(RootError::WrongRoot)?;
     if version == roots.newest_version() {
-        return Ok(());
+        return Ok(false);
     }
     let batch = Batch::new().expect_value(CHECK, check).put(CHECK, fresh);
     let batch = match records.get(vault::RECORD)? {
@@ -54,5 +55,6 @@ pub(crate) fn settle(records: &dyn Records, roots: &Roots) -> Result<(), RootErr
         }
         None => batch.expect_absent(vault::RECORD),
     };
-    Ok(records.commit(batch)?)
+    records.commit(batch)?;
+    Ok(true)
 }

@@ -158,10 +158,15 @@ impl Seal {
     ) -> Result<Roots, RootError> {
         let turn = self.turn();
         let (old, unseal_key, roots) = self.opened(&turn, secrets, records, now_ms)?;
+        let begun_now = check::settle(records, &roots)?;
         if old.is_rotating() {
-            return Err(RootError::RotationRunning);
+            // One whose second step failed begins here.
+            return if begun_now {
+                Ok(roots)
+            } else {
+                Err(RootError::RotationRunning)
+            };
         }
-        check::settle(records, &roots)?;
         let version = old.newest_version() + 1;
         let root = SecretKey::generate()?;
         let mut file = SealFile::clone(&old);

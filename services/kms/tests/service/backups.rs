@@ -25,7 +25,7 @@ fn request(recipient: &EncryptionKey) -> CreateBackupRequest {
     }
 }
 
-async fn backup(kms: &Kms, recipient: &EncryptionKey) -> Result<(Vec<u8>, Digest), ClientError> {
+pub async fn backup(kms: &Kms, recipient: &EncryptionKey) -> Result<(Vec<u8>, Digest), ClientError> {
     let mut bytes = Vec::new();
     let made = kms.create_backup(request(recipient), |part| {
         bytes.extend_from_slice(part);
@@ -192,7 +192,7 @@ async fn one_at_a_time_and_a_caller_who_leaves_leaves_nothing() {
     let dir = world.stop().await;
     for entry in fs::read_dir(dir.path().join("kms")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let known = ["records", "version-keys", "outbox", "root.key"];
+        let known = ["records", "version-keys", "outbox", "root.key", "seal.json"];
         assert!(known.contains(&name.as_str()), "{name}");
     }
 }

@@ -10,20 +10,9 @@ use tonic::Code;
 
 use crate::{
     disk::{all_files, holds},
+    seals::{copy, roots},
     support::{DAY, World, eventually, make_keys, refusal, refused},
 };
-
-fn copy(from: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    let status = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(copy.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    copy
-}
 
 fn context(key: &str, version: u32) -> Vec<u8> {
     Context::new("asterism/key-version/v1")
@@ -50,17 +39,17 @@ fn envelopes(dir: &Path) -> Vec<Vec<u8>> {
     found
 }
 
-/// What a thief with the root key makes of a copy: every envelope under the root key, and under every wrapping key that is there.
-fn recovered(copy: &Path, key: &str, version: u32) -> Vec<Vec<u8>> {
-    let root = SecretKey::try_from_slice(&fs::read(copy.join("kms/root.key")).unwrap()).unwrap();
+/// What a thief with the root keys makes of a copy: every envelope under a root key, and under every wrapping key that is there.
+pub fn recovered(copy: &Path, roots: Vec<SecretKey>, key: &str, version: u32) -> Vec<Vec<u8>> {
     let mut keys = Vec::new();
     for path in all_files(&copy.join("kms/version-keys")) {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let label = "asterism/version-wrapping-key/v1";
         let bound = Context::new(label).field("name", &name).encode();
-        keys.push(kdf::derive(&root, &fs::read(&path).unwrap()[..32], label, &bound));
+        let half = &fs::read(&path).unwrap()[..32];
+        keys.extend(roots.iter().map(|root| kdf::derive(root, half, label, &bound)));
     }
-    keys.push(root);
+    keys.extend(roots);
     let found = envelopes(copy);
     assert!(!found.is_empty(), "the search finds what is there");
     let mut materials = Vec::new();
@@ -87,7 +76,7 @@ async fn a_copy_of_the_store_after_the_destruction_holds_nothing_that_opens() {
     let dir = world.stop().await;
 
     let before = copy(&dir.path().join("kms"));
-    let materials = recovered(before.path(), "aes", 1);
+    let materials = recovered(before.path(), roots(&before.path().join("kms")), "aes", 1);
     assert!(
         !materials.is_empty(),
         "the thief's way works before the destruction"
@@ -119,8 +108,14 @@ async fn a_copy_of_the_store_after_the_destruction_holds_nothing_that_opens() {
     let dir = world.stop().await;
     let after = copy(&dir.path().join("kms"));
     for copy in [live.path(), after.path()] {
-        assert_eq!(recovered(copy, "aes", 1), Vec::<Vec<u8>>::new());
-        assert!(!recovered(copy, "aes", 2).is_empty(), "only that version is gone");
+        assert_eq!(
+            recovered(copy, roots(&copy.join("kms")), "aes", 1),
+            Vec::<Vec<u8>>::new()
+        );
+        assert!(
+            !recovered(copy, roots(&copy.join("kms")), "aes", 2).is_empty(),
+            "only that version is gone"
+        );
         let left = all_files(&copy.join("kms/version-keys"));
         assert_eq!(left.len(), 3);
         let gone = halves
@@ -206,7 +201,10 @@ async fn a_store_of_format_1_is_wrapped_anew_and_its_versions_can_be_destroyed()
     assert_eq!(version.state(), KeyVersionState::Destroyed, "swept at the start");
     let dir = world.stop().await;
     let copy = copy(&dir.path().join("kms"));
-    assert_eq!(recovered(copy.path(), "old", 1), Vec::<Vec<u8>>::new());
+    assert_eq!(
+        recovered(copy.path(), roots(&copy.path().join("kms")), "old", 1),
+        Vec::<Vec<u8>>::new()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
