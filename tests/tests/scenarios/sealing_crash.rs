@@ -15,7 +15,7 @@ use asterism_client::{
 };
 use asterism_crypto::{SecretKey, random_array, shares};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::Code;
 use zeroize::Zeroizing;
 
@@ -59,8 +59,15 @@ async fn killed_fifty_times_under_rotation_and_unsealing_it_opens_again_and_noth
         assert!(!status.sealed, "round {round}");
         resumed += u32::from(status.rotation.is_some());
         known.check(&kms, &format!("round {round}")).await;
+        let begun = known.begun();
         let load = Load::start(&kms, &known, round);
-        tokio::time::sleep(random(10, 400)).await;
+        if round % 2 == 0 {
+            // Killed soon after a rotation was acknowledged, however busy this machine is.
+            known.has_begun_another(begun).await;
+            tokio::time::sleep(random(0, 60)).await;
+        } else {
+            tokio::time::sleep(random(10, 400)).await;
+        }
         process.kill();
         load.stop();
         assert_eq!(
@@ -89,7 +96,11 @@ async fn the_end(data: &Path, known: &Arc<Known>) {
         status = kms.seal_status().await.unwrap();
     }
     known.check(&kms, "after the last rotation").await;
-    assert!(status.root_version > 5, "there was little load: {status:?}");
+    // One whose acknowledgement was killed counts too.
+    assert!(
+        status.root_version > known.begun(),
+        "a root key was lost: {status:?}"
+    );
     let seal = std::fs::read(data.join("kms/seal.json")).unwrap();
     let seal: Value = serde_json::from_slice(&seal).unwrap();
     let roots = seal["roots"].as_array().unwrap();
@@ -143,6 +154,8 @@ struct Known {
     ciphertexts: Mutex<BTreeMap<String, Vec<(Vec<u8>, String)>>>,
     /// Of every seal that there may be, by its id.
     shares: Mutex<HashMap<String, Vec<Zeroizing<String>>>>,
+    /// How many rotations of the root key were acknowledged.
+    rotations: watch::Sender<u32>,
     /// Answers that a kms gives in no circumstances.
     failures: Mutex<Vec<String>>,
 }
@@ -151,6 +164,17 @@ impl Known {
     fn keep(&self, id: &str, ciphertext: Vec<u8>, text: String) {
         let mut kept = self.ciphertexts.lock().unwrap();
         kept.entry(id.to_owned()).or_default().push((ciphertext, text));
+    }
+
+    fn begun(&self) -> u32 {
+        *self.rotations.borrow()
+    }
+
+    async fn has_begun_another(&self, before: u32) {
+        let mut rotations = self.rotations.subscribe();
+        let another = rotations.wait_for(|now| *now > before);
+        let another = tokio::time::timeout(PATIENCE, another).await;
+        another.expect("no rotation begins").unwrap();
     }
 
     fn any_key(&self) -> String {
@@ -252,7 +276,9 @@ impl Load {
             }),
             over_and_over(kms, known, 5, |kms, known| async move {
                 let secrets = known.secrets(&kms.seal_status().await?);
-                kms.rotate_root(&secrets).await.map(|_| ())
+                kms.rotate_root(&secrets).await?;
+                known.rotations.send_modify(|rotations| *rotations += 1);
+                Ok(())
             }),
         ];
         if round % 3 == 0 {
