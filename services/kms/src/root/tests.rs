@@ -143,7 +143,10 @@ fn the_first_start_makes_a_private_key_file_which_is_kept_and_missed() {
         "the file is not the root key itself"
     );
 
+    let needed = || missing_key_file(store.dir.path()).expect("read");
+    assert_eq!(needed(), None);
     fs::remove_file(store.path("root.key")).expect("removed");
+    assert_eq!(needed(), Some(store.path("root.key")));
     let missing = store.refusal(&[]);
     assert!(matches!(missing, RootError::KeyFileMissing(_)), "{missing}");
     assert!(missing.to_string().contains("missing"), "{missing}");
