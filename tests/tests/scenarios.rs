@@ -54,5 +54,8 @@ mod rotation;
 mod sealing;
 #[path = "scenarios/sealing_crash.rs"]
 mod sealing_crash;
+#[cfg(feature = "pkcs11-tests")]
+#[path = "scenarios/sealing_token.rs"]
+mod sealing_token;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

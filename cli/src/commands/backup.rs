@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use asterism_client::proto::kms as pb;
@@ -61,8 +61,8 @@ pub async fn run(command: BackupCommand, global: &Global, output: Output) -> Res
             bar.finish_and_clear();
             let restored = restored.map_err(|error| refusal(&file, error))?;
             show(&restored, &[("restored into", dir.display().to_string())], output);
-            if let Some(name) = key_file(&dir) {
-                let shown = dir.join(name).display().to_string();
+            if let Some(file) = missing_key_file(&dir) {
+                let shown = file.display();
                 output.say(&format!(
                     "next: put what opens its seal, which is in no backup, in {shown} (mode 0600), and start kms"
                 ));
@@ -72,16 +72,14 @@ pub async fn run(command: BackupCommand, global: &Global, output: Output) -> Res
     }
 }
 
-/// The file that opens the seal of a restored store, unless something else does.
-fn key_file(dir: &Path) -> Option<String> {
-    if dir.join("root.json").exists() {
-        return None;
+/// The key file that a restored store waits for, unless something else opens its seal.
+fn missing_key_file(dir: &Path) -> Option<PathBuf> {
+    if dir.join("seal.json").exists() {
+        // What cannot be read of the seal, the start of kms will tell.
+        return asterism_kms::root::missing_key_file(dir).ok().flatten();
     }
-    let Ok(seal) = fs::read(dir.join("seal.json")) else {
-        return Some("root.key".to_owned());
-    };
-    let seal: Value = serde_json::from_slice(&seal).ok()?;
-    Some(seal["kind"]["key_file"]["file"].as_str()?.to_owned())
+    // A backup from before there were seals.
+    (!dir.join("root.json").exists()).then(|| dir.join("root.key"))
 }
 
 async fn create(file: &Path, recipient: &Recipient, global: &Global, output: Output) -> Result<(), CliError> {

@@ -12,10 +12,14 @@ use serde_json::{Value, json};
 const PASSPHRASE: &str = "correct horse battery";
 
 /// A place for the data of `asterism up`, which may run there, and for files of people.
-struct World {
+pub struct World {
     dir: tempfile::TempDir,
     addr: String,
     up: Option<Child>,
+    /// What else `up` takes.
+    pub options: Vec<String>,
+    /// What else the environment has.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Drop for World {
@@ -25,34 +29,52 @@ impl Drop for World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             // The same after a restart: sessions are with an address.
             addr: format!("127.0.0.1:{}", four_ports()),
             up: None,
+            options: vec![],
+            environment: vec![],
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    fn private(&self, name: &str, text: &str) -> String {
+    pub fn private(&self, name: &str, text: &str) -> String {
         asterism_store::files::write_atomic(&self.path(name), text.as_bytes(), 0o600).unwrap();
         self.text(name)
     }
 
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_asterism-under-test"));
+        for name in [
+            "ASTERISM_ADDR",
+            "ASTERISM_DATA",
+            "ASTERISM_SESSION",
+            "ASTERISM_TOKEN_FILE",
+        ] {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
     /// `asterism up`; gives what it says when all four services run.
-    fn start(&mut self) -> Value {
+    pub fn start(&mut self) -> Value {
         let port = self.addr.rsplit_once(':').map_or("0", |(_, port)| port);
-        let mut up = command()
+        let mut up = self
+            .command()
             .args(["up", "--json", "--port", port, "--data"])
             .arg(self.path("data"))
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -73,14 +95,15 @@ impl World {
         }
     }
 
-    fn restart(&mut self) -> Value {
+    pub fn restart(&mut self) -> Value {
         self.stop();
         self.start()
     }
 
     /// A command of somebody with that session, and without a terminal.
     fn run(&self, session: &str, args: &[&str], input: &str) -> Output {
-        let mut child = command()
+        let mut child = self
+            .command()
             .args(args)
             .args(["--json", "--addr", &self.addr])
             .arg("--session")
@@ -99,7 +122,7 @@ impl World {
     }
 
     #[track_caller]
-    fn value(&self, session: &str, args: &[&str]) -> Value {
+    pub fn value(&self, session: &str, args: &[&str]) -> Value {
         self.value_of(session, args, "")
     }
 
@@ -113,7 +136,7 @@ impl World {
     }
 
     #[track_caller]
-    fn refused(&self, session: &str, args: &[&str], code: i32, words: &str) {
+    pub fn refused(&self, session: &str, args: &[&str], code: i32, words: &str) {
         let output = self.run(session, args, "");
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
@@ -136,29 +159,16 @@ impl World {
         is(&self.value("nobody", &args), &json!({ "sealed": false }));
     }
 
-    fn encrypt(&self, session: &str, key: &str, text: &str) -> String {
+    pub fn encrypt(&self, session: &str, key: &str, text: &str) -> String {
         let made = self.value_of(session, &["keys", "encrypt", key], text);
         made["ciphertext"].as_str().unwrap().to_owned()
     }
 
     #[track_caller]
-    fn decrypts(&self, session: &str, key: &str, ciphertext: &str, text: &str) {
+    pub fn decrypts(&self, session: &str, key: &str, ciphertext: &str, text: &str) {
         let opened = self.value_of(session, &["keys", "decrypt", key], ciphertext);
         assert_eq!(opened["plaintext"], base64(text));
     }
-}
-
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_asterism-under-test"));
-    for name in [
-        "ASTERISM_ADDR",
-        "ASTERISM_DATA",
-        "ASTERISM_SESSION",
-        "ASTERISM_TOKEN_FILE",
-    ] {
-        command.env_remove(name);
-    }
-    command
 }
 
 /// The first of four free ports in a row.
@@ -175,7 +185,7 @@ fn four_ports() -> u16 {
 
 /// Whether the fields that `expected` names are as there.
 #[track_caller]
-fn is(found: &Value, expected: &Value) {
+pub fn is(found: &Value, expected: &Value) {
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&found[name], value, "{name} of {found}");
     }
@@ -361,7 +371,7 @@ fn wrong_shares_are_refused(world: &World, share: &str) {
     world.refused("nobody", &args, 1, "WRONG_SECRET_KIND");
 }
 
-fn enrol_and_log_in(world: &World) {
+pub fn enrol_and_log_in(world: &World) {
     let password = world.private("password", "correct horse battery\n");
     let invitation = world.text("invitation");
     let enrol = [

@@ -6,13 +6,11 @@ use asterism_client::{
     UnsealSecret,
     proto::kms::{SealKind, SealStatus},
 };
+use asterism_kms::root::MIN_PASSPHRASE_BYTES;
 use asterism_store::files;
 use zeroize::Zeroizing;
 
 use crate::{args::SecretArgs, commands::login::ask, error::CliError};
-
-/// A shorter passphrase is guessed too soon, and refused by kms.
-const MIN_PASSPHRASE_BYTES: usize = 12;
 
 /// What the files hold that were named.
 pub(super) fn read(args: &SecretArgs) -> Result<Vec<UnsealSecret>, CliError> {
