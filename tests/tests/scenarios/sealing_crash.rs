@@ -61,7 +61,7 @@ async fn killed_fifty_times_under_rotation_and_unsealing_it_opens_again_and_noth
         known.check(&kms, &format!("round {round}")).await;
         let begun = known.begun();
         let load = Load::start(&kms, &known, round);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             // Killed soon after a rotation was acknowledged, however busy this machine is.
             known.has_begun_another(begun).await;
             tokio::time::sleep(random(0, 60)).await;
@@ -147,11 +147,14 @@ fn found(data: &Path) {
     assert!(made.success());
 }
 
+/// A ciphertext and its text.
+type Kept = (Vec<u8>, String);
+
 /// What was acknowledged, and what opens the seal.
 #[derive(Default)]
 struct Known {
-    /// Ciphertexts and their texts, by the id of their key.
-    ciphertexts: Mutex<BTreeMap<String, Vec<(Vec<u8>, String)>>>,
+    /// By the id of their key.
+    ciphertexts: Mutex<BTreeMap<String, Vec<Kept>>>,
     /// Of every seal that there may be, by its id.
     shares: Mutex<HashMap<String, Vec<Zeroizing<String>>>>,
     /// How many rotations of the root key were acknowledged.
@@ -281,7 +284,7 @@ impl Load {
                 Ok(())
             }),
         ];
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             workers.push(over_and_over(kms, known, 50, |kms, known| async move {
                 kms.seal().await?;
                 unseal(&kms, &known).await.map(|_| ())
