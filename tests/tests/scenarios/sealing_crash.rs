@@ -43,7 +43,10 @@ async fn killed_fifty_times_under_rotation_and_unsealing_it_opens_again_and_noth
     for round in 0..ROUNDS {
         let process = Alone::start(dir.path());
         let status = process.kms.seal_status().await.unwrap();
-        assert!(status.sealed, "round {round}: opened by nobody");
+        assert_eq!(
+            status.sealed, !status.automatic,
+            "round {round}: opened by nobody"
+        );
         let kms = process.kms.clone();
         if round % 4 == 3 {
             // Killed while it is unsealed.
@@ -106,6 +109,17 @@ async fn the_end(data: &Path, known: &Arc<Known>) {
     let roots = seal["roots"].as_array().unwrap();
     assert_eq!(roots.len(), 1, "{seal}");
     assert_eq!(roots[0]["version"], status.root_version, "{seal}");
+
+    let key_files = files(&data.join("kms")).into_iter().filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("root") && name.ends_with(".key")
+    });
+    let named = usize::from(status.kind() == SealKind::KeyFile);
+    assert_eq!(
+        key_files.count(),
+        named,
+        "key files of other seals were left: {seal}"
+    );
 
     let (mut versions, mut token) = (0, String::new());
     loop {
@@ -205,8 +219,12 @@ impl Known {
 
     /// What opens the seal of which that is the status.
     fn secrets(&self, status: &SealStatus) -> Vec<UnsealSecret> {
-        if status.kind() == SealKind::Passphrase {
-            return vec![UnsealSecret::Passphrase(Zeroizing::new(PASSPHRASE.to_owned()))];
+        match status.kind() {
+            SealKind::KeyFile => return vec![],
+            SealKind::Passphrase => {
+                return vec![UnsealSecret::Passphrase(Zeroizing::new(PASSPHRASE.to_owned()))];
+            }
+            _ => {}
         }
         let shares = self.shares.lock().unwrap();
         let of_seal = shares
@@ -233,6 +251,9 @@ impl Known {
 
 async fn unseal(kms: &Kms, known: &Known) -> Result<SealStatus, ClientError> {
     let mut status = kms.seal_status().await?;
+    if status.sealed && status.automatic {
+        return kms.unseal(None).await;
+    }
     for secret in known.secrets(&status) {
         if status.sealed {
             status = kms.unseal(Some(&secret)).await?;
@@ -293,10 +314,10 @@ impl Load {
         if round % 3 == 1 {
             workers.push(over_and_over(kms, known, 20, |kms, known| async move {
                 let status = kms.seal_status().await?;
-                let passphrase = NewSeal::Passphrase(Zeroizing::new(PASSPHRASE.to_owned()));
-                let new = match status.kind() {
-                    SealKind::Passphrase => known.new_shares(),
-                    _ => passphrase,
+                let new = match below(3) {
+                    0 => NewSeal::Passphrase(Zeroizing::new(PASSPHRASE.to_owned())),
+                    1 => NewSeal::KeyFile,
+                    _ => known.new_shares(),
                 };
                 kms.rekey(&known.secrets(&status), &new).await.map(|_| ())
             }));
