@@ -380,7 +380,8 @@ fn nothing_holds(dir: &Path, bytes: &[u8]) {
 /// From every kind to every kind: the roots stay, what opened the old seal opens nothing any more and is overwritten.
 #[test]
 fn a_new_seal_keeps_the_roots_and_makes_the_old_one_worthless() {
-    let kinds: [fn() -> (NewSeal, Vec<Share>); 3] = [
+    type Make = fn() -> (NewSeal, Vec<Share>);
+    let kinds: [Make; 3] = [
         || (NewSeal::KeyFile, vec![]),
         || (NewSeal::Passphrase(passphrase(PASSPHRASE)), vec![]),
         || shared(2, 3),
