@@ -288,7 +288,7 @@ struct Load(Vec<JoinHandle<()>>);
 impl Load {
     fn start(kms: &Kms, known: &Arc<Known>, round: u32) -> Self {
         let mut workers = vec![
-            over_and_over(kms, known, 40, |kms, known| async move {
+            over_and_over(kms, known, 120, |kms, known| async move {
                 let id = format!("k{}", uuid::Uuid::new_v4().simple());
                 kms.create_key(&id, KeyType::Aes256Gcm, [], "").await?;
                 encrypt(&kms, &known, &id).await
@@ -306,7 +306,7 @@ impl Load {
             }),
         ];
         if round.is_multiple_of(3) {
-            workers.push(over_and_over(kms, known, 50, |kms, known| async move {
+            workers.push(over_and_over(kms, known, 150, |kms, known| async move {
                 kms.seal().await?;
                 unseal(&kms, &known).await.map(|_| ())
             }));
