@@ -6,6 +6,7 @@ mod fhe;
 mod firewall;
 mod identity;
 mod keys;
+mod kms;
 mod policy;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use self::fhe::{CompileOptions, FheBenchArgs, FheCommand, PlanName};
 pub use self::firewall::{DefaultKind, EntryArgs, FirewallArgs, FirewallCommand, SetArgs, Which};
 pub use self::identity::{IdentityCommand, LoginArgs, TotpCommand};
 pub use self::keys::{Encoding, KeyKind, KeysCommand, MaterialCommand, VersionState};
+pub use self::kms::{InitArgs, KmsCommand, RekeyArgs, SealArg, SecretArgs, SplitArgs, TokenArgs};
 pub use self::policy::{ExplainArgs, GrantArgs, PolicyCommand};
 
 /// Keeps training data, models and predictions encrypted, and proves who did what with which key.
@@ -63,6 +65,9 @@ pub enum Command {
     /// Creates, rotates and uses keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Makes, opens, closes and changes the seal of the root key.
+    #[command(subcommand)]
+    Kms(KmsCommand),
     /// Backs up kms while it serves, and restores it.
     #[command(subcommand)]
     Backup(BackupCommand),
@@ -121,9 +126,12 @@ pub struct UpArgs {
     /// OTLP endpoint for traces and metrics, e.g. http://127.0.0.1:4317.
     #[arg(long, env = "ASTERISM_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
-    /// Seal the root key with the passphrase in this file, instead of keeping it in a file.
+    /// Open the seal of the root key with the passphrase in this file; a new store is sealed with it, instead of with a key file.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// Open it with a PKCS #11 token; a new store is sealed with it.
+    #[command(flatten)]
+    pub token: TokenArgs,
     /// Log lines as JSON.
     #[arg(long)]
     pub log_json: bool,

@@ -15,6 +15,7 @@ use asterism_chassis::{
     server::Running,
 };
 use asterism_client::Credentials;
+use asterism_kms::RootKeyConfig;
 use tokio::net::TcpListener;
 
 pub use doors::ChannelEndpoint;
@@ -36,8 +37,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// Where traces and metrics go.
     pub otlp_endpoint: Option<String>,
-    /// Seals the root key of kms with the passphrase in this file.
-    pub passphrase_file: Option<PathBuf>,
+    /// What opens the seal of the root key of kms; a new one is made with it.
+    pub root_key: RootKeyConfig,
     /// Has the services call each other in the clear, as people do: to see what the channel costs.
     pub without_channel: bool,
 }
@@ -89,11 +90,11 @@ impl Constellation {
             common.otlp_endpoint.clone_from(&options.otlp_endpoint);
             Ok(common)
         };
-        let mut kms = asterism_kms::Config {
+        let kms = asterism_kms::Config {
             common: common("kms", &kms_at)?,
+            root_key: options.root_key.clone(),
             ..Default::default()
         };
-        kms.root_key.passphrase_file.clone_from(&options.passphrase_file);
         let ingest = asterism_ingest::Config {
             common: common("ingest", &ingest_at)?,
             ..Default::default()

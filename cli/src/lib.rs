@@ -19,10 +19,10 @@ use clap::{CommandFactory as _, Parser as _};
 pub use error::CliError;
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, KmsCommand},
     commands::{
-        audit, backup, bench, channel, datasets, demo, fhe, firewall, identity, keys, login, models, policy,
-        predict, proxy, token, up,
+        audit, backup, bench, channel, datasets, demo, fhe, firewall, identity, keys, kms, login, models,
+        policy, predict, proxy, token, up,
     },
     connect::{data_dir, services},
     output::Output,
@@ -54,11 +54,19 @@ pub fn main() -> ExitCode {
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     let output = Output::new(cli.global.json);
     let global = &cli.global;
-    session::keep_fresh(global).await;
+    // kms refuses to refresh it while it is sealed, and these ask without a token.
+    let without_token = matches!(
+        cli.command,
+        Command::Kms(KmsCommand::Init(_) | KmsCommand::Status | KmsCommand::Unseal { .. })
+    );
+    if !without_token {
+        session::keep_fresh(global).await;
+    }
     match cli.command {
         Command::Up(args) => up::run(args, &data_dir(global), output).await,
         Command::Demo(args) => demo::run(args, global, output).await,
         Command::Keys(command) => keys::run(command, &services(global)?, output).await,
+        Command::Kms(command) => kms::run(command, global, output).await,
         Command::Backup(command) => backup::run(command, global, output).await,
         Command::Datasets(command) => datasets::run(command, &services(global)?, output).await,
         Command::Models(command) => models::run(command, &services(global)?, output).await,

@@ -86,6 +86,21 @@ impl Output {
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
+
+    /// A count that grows to nobody knows where, on standard error; invisible where nobody looks.
+    pub fn counter(self, what: &'static str) -> ProgressBar {
+        if self.json || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(
+            ProgressStyle::with_template("{spinner} {pos} {msg} {elapsed}")
+                .expect("the template is well-formed"),
+        );
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
 }
 
 /// Writes a line to standard output; a reader that has gone away ends the program quietly.

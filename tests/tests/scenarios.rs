@@ -50,5 +50,12 @@ mod processes;
 mod recorder;
 #[path = "scenarios/rotation.rs"]
 mod rotation;
+#[path = "scenarios/sealing.rs"]
+mod sealing;
+#[path = "scenarios/sealing_crash.rs"]
+mod sealing_crash;
+#[cfg(feature = "pkcs11-tests")]
+#[path = "scenarios/sealing_token.rs"]
+mod sealing_token;
 #[path = "scenarios/tamper.rs"]
 mod tamper;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use asterism_client::proto::kms as pb;
@@ -61,15 +61,25 @@ pub async fn run(command: BackupCommand, global: &Global, output: Output) -> Res
             bar.finish_and_clear();
             let restored = restored.map_err(|error| refusal(&file, error))?;
             show(&restored, &[("restored into", dir.display().to_string())], output);
-            if !dir.join("root.json").exists() && !dir.join("seal.json").exists() {
-                let shown = dir.display();
+            if let Some(file) = missing_key_file(&dir) {
+                let shown = file.display();
                 output.say(&format!(
-                    "next: put the root key, which is in no backup, in {shown}/root.key (mode 0600), and start kms"
+                    "next: put what opens its seal, which is in no backup, in {shown} (mode 0600), and start kms"
                 ));
             }
             Ok(())
         }
     }
+}
+
+/// The key file that a restored store waits for, unless something else opens its seal.
+fn missing_key_file(dir: &Path) -> Option<PathBuf> {
+    if dir.join("seal.json").exists() {
+        // What cannot be read of the seal, the start of kms will tell.
+        return asterism_kms::root::missing_key_file(dir).ok().flatten();
+    }
+    // A backup from before there were seals.
+    (!dir.join("root.json").exists()).then(|| dir.join("root.key"))
 }
 
 async fn create(file: &Path, recipient: &Recipient, global: &Global, output: Output) -> Result<(), CliError> {

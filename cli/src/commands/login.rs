@@ -164,10 +164,13 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
 }
 
 /// Asks on the terminal, without an echo.
-pub(crate) fn prompt(ask: &str) -> Result<Zeroizing<String>, CliError> {
-    rpassword::prompt_password(ask).map(Zeroizing::new).map_err(|_| {
-        CliError::Usage(
-            "there is no terminal to ask on: name a file, for instance --password-file".to_owned(),
-        )
-    })
+pub(crate) fn prompt(question: &str) -> Result<Zeroizing<String>, CliError> {
+    ask(question, "for instance --password-file")
+}
+
+/// As [`prompt`], and names the option that takes a file `instead` where there is no terminal.
+pub(crate) fn ask(question: &str, instead: &str) -> Result<Zeroizing<String>, CliError> {
+    rpassword::prompt_password(question)
+        .map(Zeroizing::new)
+        .map_err(|_| CliError::Usage(format!("there is no terminal to ask on: name a file, {instead}")))
 }

@@ -10,6 +10,7 @@ pub mod fhe;
 pub mod firewall;
 pub mod identity;
 pub mod keys;
+pub mod kms;
 pub mod login;
 pub mod models;
 pub mod policy;

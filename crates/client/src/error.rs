@@ -82,6 +82,11 @@ impl ClientError {
         }
     }
 
+    /// Whether the service refused because it is sealed, and not because of what was asked: the same will do once somebody has unsealed it.
+    pub fn is_of_a_seal(&self) -> bool {
+        self.reason() == Some("SEALED")
+    }
+
     /// Whether the same idempotent call may succeed if it is made again.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. })

@@ -18,6 +18,7 @@ mod backup;
 mod batch;
 mod lifecycle;
 mod material;
+mod system;
 
 use asterism_crypto::{Digest, SecretBytes, SecretKey, Signature, Signed, VerifyingKey, crc32c, signed};
 use asterism_proto::kms::{self as pb, key_management_service_client::KeyManagementServiceClient};
@@ -33,6 +34,7 @@ pub use backup::Backup;
 pub use batch::ItemFailure;
 pub use lifecycle::ReEncrypted;
 pub use material::{NewMaterial, seal_for};
+pub use system::{NewSeal, UnsealSecret};
 
 type Client = KeyManagementServiceClient<InterceptedService<Channel, Carried>>;
 

@@ -47,5 +47,5 @@ pub use firewall::Firewall;
 pub use identity::{Identity, LoginOutcome, MIN_PASSWORD_CHARACTERS, NewCredential};
 pub use inference::Inference;
 pub use ingest::{Ingest, UploadProgress, UploadSource};
-pub use kms::{Backup, DataKey, ItemFailure, Kms, NewMaterial, ReEncrypted, seal_for};
+pub use kms::{Backup, DataKey, ItemFailure, Kms, NewMaterial, NewSeal, ReEncrypted, UnsealSecret, seal_for};
 pub use policy::{ANSWERS_HOLD_FOR, Asker, Policy, Question, Verdict};

@@ -171,6 +171,7 @@ impl Classify for InferenceError {
                     ErrorClass::Unavailable
                 }
                 Code::PermissionDenied => ErrorClass::Denied,
+                _ if source.is_of_a_seal() => ErrorClass::Unavailable,
                 _ => ErrorClass::Internal,
             },
             Self::Store(StoreError::NoSpace) => ErrorClass::Exhausted,

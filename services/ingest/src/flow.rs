@@ -116,6 +116,7 @@ fn refusal<T>(answer: Result<T, ClientError>) -> Result<Option<T>, IngestError> 
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(ClientError::Crypto(_)) => Ok(None),
+        Err(error) if error.is_of_a_seal() => Err(unavailable(error)),
         Err(error) => match error.code() {
             Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => Ok(None),
             _ => Err(unavailable(error)),
@@ -127,11 +128,41 @@ fn unavailable(error: ClientError) -> IngestError {
     let class = match error.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => ErrorClass::Unavailable,
         Code::PermissionDenied => ErrorClass::Denied,
+        _ if error.is_of_a_seal() => ErrorClass::Unavailable,
         _ => ErrorClass::Internal,
     };
     tracing::warn!(%error, "kms was asked in vain");
     IngestError::Keys {
         class,
         source: Box::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(reason: &str) -> Result<(), ClientError> {
+        Err(ClientError::Refused {
+            code: Code::FailedPrecondition,
+            reason: reason.to_owned(),
+            message: String::new(),
+            violations: vec![],
+            retry_after: None,
+            metadata: Default::default(),
+        })
+    }
+
+    #[test]
+    fn a_sealed_kms_is_no_finding_about_the_data() {
+        assert!(matches!(refusal(refused("KEY_VERSION_DESTROYED")), Ok(None)));
+        let sealed = refusal(refused("SEALED"));
+        assert!(matches!(
+            sealed,
+            Err(IngestError::Keys {
+                class: ErrorClass::Unavailable,
+                ..
+            })
+        ));
     }
 }

@@ -140,3 +140,53 @@ impl Settings for Config {
         self.root_key.pkcs11.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use asterism_chassis::config::load_text;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_named_whole_or_not_at_all() {
+        let whole = Pkcs11Config {
+            module: Some("/usr/lib/softhsm/libsofthsm2.so".into()),
+            token_label: Some("asterism".to_owned()),
+            pin_file: Some("/etc/asterism/pin".into()),
+            ..Pkcs11Config::default()
+        };
+        type Change = fn(&mut Pkcs11Config);
+        let cases: [(Change, bool); 7] = [
+            (|_| (), true),
+            (|token| *token = Pkcs11Config::default(), true),
+            (|token| token.module = None, false),
+            (|token| token.pin_file = None, false),
+            (|token| token.token_label = None, false),
+            (|token| token.token_label = Some(String::new()), false),
+            (|token| token.key_label = String::new(), false),
+        ];
+        for (at, (change, sound)) in cases.into_iter().enumerate() {
+            let mut config = Config::default();
+            config.root_key.pkcs11 = whole.clone();
+            change(&mut config.root_key.pkcs11);
+            assert_eq!(config.check().is_ok(), sound, "case {at}");
+            assert_eq!(config.root_key.pkcs11.is_set(), at != 1 && !(2..5).contains(&at));
+        }
+    }
+
+    /// Every setting of the token has a name in the file and in the environment.
+    #[test]
+    fn the_settings_of_a_token_are_known_by_name() {
+        let text = "[root_key.pkcs11]\nmodule = \"/m.so\"\ntoken_label = \"t\"\nkey_label = \"k\"\npin_file = \"/pin\"\n";
+        let in_environment = ("ASTERISM_KMS_ROOT_KEY__PKCS11__KEY_LABEL", "another");
+        let environment = [in_environment].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let file = Some(("kms.toml", text));
+        let config: Config = load_text("kms", file, environment.into_iter(), &[]).expect("settings");
+        let token = config.root_key.pkcs11;
+        assert!(token.is_set());
+        assert_eq!(
+            (token.token_label.as_deref(), token.key_label.as_str()),
+            (Some("t"), "another")
+        );
+    }
+}

@@ -8,6 +8,7 @@ pub mod backup;
 mod config;
 pub mod directory;
 mod error;
+pub mod founding;
 mod identity;
 pub mod keys;
 pub mod policy;

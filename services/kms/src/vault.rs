@@ -62,7 +62,7 @@ pub(crate) struct Vault {
     turn: Mutex<turn::State>,
     /// Shares that were given so far.
     given: AtomicUsize,
-    /// Told when a rotation of the root key begins.
+    /// Told when a rotation of the root key has begun.
     rotating: Arc<Notify>,
 }
 
@@ -118,6 +118,11 @@ impl Vault {
     /// Waits for the place of the one who seals, unseals, or changes the seal: one at a time, since a passphrase takes memory.
     pub(crate) fn turn(&self) -> Turn<'_> {
         Turn::take(self)
+    }
+
+    /// Has what is under an older root key wrapped anew, beside everything else.
+    pub(crate) fn wrap_anew(&self) {
+        self.rotating.notify_one();
     }
 
     /// How things stand.

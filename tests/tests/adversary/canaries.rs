@@ -16,9 +16,13 @@ use asterism_client::{
     proto::{
         audit::EventFilter,
         inference::{Algorithm, Plan, TrainRequest},
-        kms::KeyType,
+        kms::{
+            KeyType, PassphraseSeal, RekeyRequest, SealRequest, SharesSeal, UnsealRequest, UnsealSecret,
+            rekey_request::NewSeal, system_service_client::SystemServiceClient, unseal_secret::Secret,
+        },
     },
 };
+use asterism_crypto::{SecretKey, shares};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
@@ -44,6 +48,8 @@ use crate::{
 const CELL: &str = "porcupine-in-a-trace";
 const PLAINTEXT: &[u8] = b"plum-jam-plaintext-0451";
 const WRONG_TOKEN: &str = "asr1-quince-token-that-nobody-made";
+const PASSPHRASE: &str = "gooseberry fool with cream 0815";
+const WRONG_PASSPHRASE: &str = "rhubarb crumble with custard 4711";
 const SERVICES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
 
 /// Keeps all that is exported, as text and as bytes.
@@ -161,6 +167,52 @@ fn place_of(text: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
+/// Puts kms under a passphrase, then under shares, with tries that fail in between; gives one of the shares.
+async fn sealed_and_unsealed(anybody: &Connection, admin: &Connection) -> String {
+    let mut open = SystemServiceClient::new(anybody.service());
+    let mut admin = SystemServiceClient::new(admin.service());
+    let passphrase = |text: &str| UnsealSecret {
+        secret: Some(Secret::Passphrase(text.to_owned())),
+    };
+    let unseal = |secret| UnsealRequest { secret: Some(secret) };
+    let rekey = |secrets, new_seal| RekeyRequest {
+        secrets,
+        new_seal: Some(new_seal),
+    };
+    let by_passphrase = NewSeal::Passphrase(PassphraseSeal {
+        passphrase: PASSPHRASE.to_owned(),
+    });
+    admin.rekey(rekey(vec![], by_passphrase.clone())).await.unwrap();
+    let wrong = rekey(vec![passphrase(WRONG_PASSPHRASE)], by_passphrase);
+    assert!(admin.rekey(wrong).await.is_err());
+    admin.seal(SealRequest {}).await.unwrap();
+    assert!(open.unseal(unseal(passphrase(WRONG_PASSPHRASE))).await.is_err());
+    open.unseal(unseal(passphrase(PASSPHRASE))).await.unwrap();
+
+    let key = SecretKey::generate().unwrap();
+    let shares = shares::split(&key, 2, 3).unwrap();
+    let by_shares = NewSeal::Shares(SharesSeal {
+        unseal_key: key.expose().to_vec(),
+        threshold: 2,
+        share_sha256: shares
+            .iter()
+            .map(|share| share.digest().as_bytes().to_vec())
+            .collect(),
+    });
+    let request = rekey(vec![passphrase(PASSPHRASE)], by_shares);
+    admin.rekey(request).await.unwrap();
+    admin.seal(SealRequest {}).await.unwrap();
+    let texts: Vec<String> = shares.iter().map(|share| share.to_text().to_string()).collect();
+    let damaged = format!("{}A", texts[0]);
+    for (text, good) in [(&damaged, false), (&texts[0], true), (&texts[2], true)] {
+        let secret = UnsealSecret {
+            secret: Some(Secret::Share(text.clone())),
+        };
+        assert_eq!(open.unseal(unseal(secret)).await.is_ok(), good);
+    }
+    texts[0].clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
     let collector = Collector::default();
@@ -249,6 +301,11 @@ async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
         .compile(&model.name, Plan::Unspecified, false)
         .await
         .unwrap();
+    let share = sealed_and_unsealed(
+        &kms,
+        &Connection::lazy(&at[0], Credentials::token(&*admin_token)).unwrap(),
+    )
+    .await;
     services
         .kms
         .create_key("canary", KeyType::Aes256Gcm, [], &fresh_id())
@@ -280,6 +337,9 @@ async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
         "LOGIN_FAILED",
         "inference.Predict",
         "ingest.CommitUpload",
+        "WRONG_PASSPHRASE",
+        "SHARE_TAKEN",
+        "kms.Rekey",
     ] {
         assert!(events.contains(wanted), "{wanted} is not on the log");
     }
@@ -308,7 +368,7 @@ async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
     places.push(("exports as text".into(), text.into_bytes()));
     places.push(("exports as bytes".into(), bytes));
     places.push(("events".into(), events.into_bytes()));
-    let secrets: [(&str, &[u8]); 11] = [
+    let secrets: [(&str, &[u8]); 14] = [
         ("a cell", CELL.as_bytes()),
         ("a plaintext", PLAINTEXT),
         ("a password", PASSWORD.as_bytes()),
@@ -318,6 +378,9 @@ async fn no_secret_occurs_in_logs_at_trace_spans_measurements_or_events() {
         ("a token of the authority", admin_token.as_bytes()),
         ("a token that was refused", WRONG_TOKEN.as_bytes()),
         ("a data key", data_key.key.expose()),
+        ("a passphrase of the seal", PASSPHRASE.as_bytes()),
+        ("a wrong passphrase", WRONG_PASSPHRASE.as_bytes()),
+        ("a share of the seal", share.as_bytes()),
         ("a row to predict", &value.to_le_bytes()),
         ("a row in text", b"7.123456789012345"),
     ];

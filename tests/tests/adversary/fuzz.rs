@@ -21,6 +21,8 @@ use crate::{
     support::{fresh_id, small_csv, upload},
 };
 
+/// What a message of nothing but unknown fields is enough for: kms is sealed by it, and is so last of all.
+const SEAL: &str = "asterism.kms.v1.SystemService/Seal";
 /// Calls at once.
 const TOGETHER: usize = 24;
 
@@ -87,7 +89,11 @@ async fn every_method_takes_malformed_and_extreme_messages_without_an_accident()
     let dataset = upload(&services, small_csv(40)).await.unwrap().name;
 
     let mut calls = vec![];
-    for (at, method) in methods.iter().enumerate() {
+    for (at, method) in methods
+        .iter()
+        .enumerate()
+        .filter(|(_, method)| method.name != SEAL)
+    {
         let id = format!("fuzz-{at}");
         services
             .kms
@@ -152,6 +158,17 @@ async fn every_method_takes_malformed_and_extreme_messages_without_an_accident()
     services.inference.list(1, "").await.unwrap();
     let report = services.audit.verify().await.unwrap();
     assert!(report.verified, "{}", report.problem);
+
+    let method = methods.iter().find(|method| method.name == SEAL).unwrap();
+    let connection = connection(&endpoints, method, &admin);
+    for message in garbage() {
+        let status = call(&connection, method, message).await;
+        assert!(!accident(&status), "{status:?}");
+    }
+    let refused = services.kms.list_keys(1, "").await.unwrap_err();
+    assert_eq!(refused.reason(), Some("SEALED"));
+    assert!(target.services.is_running());
+    assert!(!target.services.log().contains("panicked"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

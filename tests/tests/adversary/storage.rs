@@ -13,7 +13,7 @@ use asterism_client::{
     proto::{
         audit::EventFilter,
         inference::{Algorithm, TrainRequest},
-        kms::KeyType,
+        kms::{KeyType, UnsealRequest, system_service_client::SystemServiceClient},
     },
 };
 
@@ -47,7 +47,7 @@ fn holding(dir: &Path, needle: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-/// Whether kms opens its store so.
+/// Whether kms opens its store so; what it answers, if it does not.
 async fn opened(data: &Path, passphrase: Option<PathBuf>) -> Result<(), String> {
     let mut config = asterism_kms::Config {
         common: Common::embedded("kms", data),
@@ -57,8 +57,12 @@ async fn opened(data: &Path, passphrase: Option<PathBuf>) -> Result<(), String> 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     match asterism_kms::start(config, listener).await {
         Ok(running) => {
+            let anybody = Connection::lazy(&running.url(), Credentials::anonymous()).unwrap();
+            let mut seal = SystemServiceClient::new(anybody.service());
+            // Whoever is not told the secret by the settings asks for it.
+            let opened = seal.unseal(UnsealRequest { secret: None }).await;
             running.shutdown().await;
-            Ok(())
+            opened.map(drop).map_err(|refused| refused.message().to_owned())
         }
         Err(error) => Err(error.to_string()),
     }
@@ -75,7 +79,10 @@ async fn who_takes_the_disks_finds_no_data_key_password_or_token_and_opens_nothi
         file
     };
     let sealed = |text: &str| Options {
-        passphrase_file: Some(passphrase(text)),
+        root_key: asterism_kms::RootKeyConfig {
+            passphrase_file: Some(passphrase(text)),
+            ..Default::default()
+        },
         ..Options::default()
     };
     let right = "a passphrase that is kept elsewhere";
@@ -132,7 +139,11 @@ async fn who_takes_the_disks_finds_no_data_key_password_or_token_and_opens_nothi
         let text = opened(data, wrong.map(passphrase))
             .await
             .expect_err("another root key");
-        assert!(text.contains("root key") || text.contains("root.key"), "{text}");
+        let why = match wrong {
+            Some(_) => "not the one",
+            None => "name no secret",
+        };
+        assert!(text.contains(why), "{text}");
     }
     opened(data, Some(passphrase(right))).await.unwrap();
     let constellation = Constellation::start(data, &sealed(right)).await.unwrap();

@@ -13,7 +13,7 @@ use asterism::{
     connect::{ADMIN_TOKEN, Endpoints, Services},
 };
 use asterism_chassis::identity::{Authority, Role};
-use asterism_client::Credentials;
+use asterism_client::{Connection, Credentials, Kms};
 
 /// Longer than any start takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,6 +83,59 @@ impl Embedded {
     }
 }
 
+/// kms alone, in a process of its own that tells nobody of its events.
+pub struct Alone {
+    child: Guarded,
+    pub kms: Kms,
+}
+
+impl Alone {
+    /// Starts it over the directory `kms` in `data`, and waits until it answers.
+    pub fn start(data: &Path) -> Self {
+        let ready = data.join("kms.ready");
+        let _ = std::fs::remove_file(&ready);
+        let child = under_test()
+            .args(["service", "kms", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.join("kms"))
+            .arg("--credentials-dir")
+            .arg(data.join("credentials"))
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let child = Guarded(child);
+        let begun = Instant::now();
+        while !ready.exists() {
+            assert!(begun.elapsed() < PATIENCE, "kms does not start");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let address = std::fs::read_to_string(&ready).unwrap();
+        let credentials = Credentials::token(admin_token(data));
+        let connection = Connection::lazy(&format!("http://{address}"), credentials).unwrap();
+        Self {
+            child,
+            kms: Kms::new(connection),
+        }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill();
+    }
+}
+
+/// For the administrator of the services whose credentials lie in `data`.
+fn admin_token(data: &Path) -> String {
+    let authority = Authority::load_or_create(&data.join("credentials")).unwrap();
+    let lifetime = Duration::from_secs(3600);
+    authority.mint(
+        &"user/admin".parse().unwrap(),
+        &[Role::Admin],
+        lifetime,
+        SystemTime::now(),
+    )
+}
+
 pub const SERVICES: [&str; 4] = ["kms", "ingest", "inference", "audit"];
 
 /// Each service in a process of its own, on ports that stay the same. They call each other over the encrypted channel.
@@ -111,10 +164,7 @@ impl Separate {
             .status()
             .unwrap();
         assert!(made.success());
-        let authority = Authority::load_or_create(&data.join("credentials")).unwrap();
-        let lifetime = Duration::from_secs(3600);
-        let admin = "user/admin".parse().unwrap();
-        let token = authority.mint(&admin, &[Role::Admin], lifetime, SystemTime::now());
+        let token = admin_token(data);
         let [kms, ingest, inference, audit] = endpoints.clone();
         let reached = Endpoints {
             kms,

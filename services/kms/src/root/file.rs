@@ -89,7 +89,7 @@ pub(crate) struct SealFile {
 }
 
 /// What opens it, with what may be known of that.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Kind {
     KeyFile {
@@ -148,7 +148,7 @@ pub(crate) fn are_shares_sound(threshold: u8, digests: &[Digest]) -> bool {
 }
 
 /// Salt of a passphrase; 32 lower-case hex digits as text.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Salt(pub(crate) [u8; 16]);
 
@@ -169,7 +169,7 @@ impl From<Salt> for String {
 }
 
 /// The name of a key file in the data directory: `root.key`, or `root-` and a seal id. No other file is ever read, or shredded, in the name of the seal.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct KeyFileName(String);
 
@@ -311,24 +311,27 @@ impl SealFile {
 
     /// Reads the file; `None` when there is none.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, RootError> {
-        let Some(bytes) = read_capped(path)? else {
-            return Ok(None);
-        };
-        let shown = path.display().to_string();
-        let file: Self = match serde_json::from_slice(&bytes) {
-            Ok(file) => file,
-            Err(_) => return Err(newer(&bytes, &shown).unwrap_or(RootError::Damaged(shown))),
+        match read_capped(path)? {
+            Some(bytes) => Self::parse(&bytes, &path.display().to_string()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what the file `path` holds.
+    pub(super) fn parse(bytes: &[u8], path: &str) -> Result<Self, RootError> {
+        let Ok(file) = serde_json::from_slice::<Self>(bytes) else {
+            return Err(newer(bytes, path).unwrap_or(RootError::Damaged(path.to_owned())));
         };
         if file.format > FORMAT {
             return Err(RootError::Newer {
-                path: shown,
+                path: path.to_owned(),
                 format: file.format.into(),
             });
         }
         if file.format == FORMAT && file.is_sound() {
-            Ok(Some(file))
+            Ok(file)
         } else {
-            Err(RootError::Damaged(shown))
+            Err(RootError::Damaged(path.to_owned()))
         }
     }
 

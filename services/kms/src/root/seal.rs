@@ -311,6 +311,20 @@ pub fn init(
     Ok(seal.facts())
 }
 
+/// The key file that opens the seal of a directory, if it is of that kind and the file is not there: a backup has never one.
+///
+/// # Errors
+/// [`RootError::Damaged`], [`RootError::Newer`], and the store's own.
+pub fn missing_key_file(data_dir: &Path) -> Result<Option<PathBuf>, RootError> {
+    let Some(file) = SealFile::read(&seal_path(data_dir))? else {
+        return Ok(None);
+    };
+    Ok(match file.kind {
+        Kind::KeyFile { file } if !file.is_in(data_dir) => Some(data_dir.join(file.as_str())),
+        _ => None,
+    })
+}
+
 /// Makes the first seal and the first root key; as the settings say unless `new` does.
 fn make(
     data_dir: &Path,

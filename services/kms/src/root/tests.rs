@@ -143,7 +143,10 @@ fn the_first_start_makes_a_private_key_file_which_is_kept_and_missed() {
         "the file is not the root key itself"
     );
 
+    let needed = || missing_key_file(store.dir.path()).expect("read");
+    assert_eq!(needed(), None);
     fs::remove_file(store.path("root.key")).expect("removed");
+    assert_eq!(needed(), Some(store.path("root.key")));
     let missing = store.refusal(&[]);
     assert!(matches!(missing, RootError::KeyFileMissing(_)), "{missing}");
     assert!(missing.to_string().contains("missing"), "{missing}");
@@ -377,7 +380,8 @@ fn nothing_holds(dir: &Path, bytes: &[u8]) {
 /// From every kind to every kind: the roots stay, what opened the old seal opens nothing any more and is overwritten.
 #[test]
 fn a_new_seal_keeps_the_roots_and_makes_the_old_one_worthless() {
-    let kinds: [fn() -> (NewSeal, Vec<Share>); 3] = [
+    type Make = fn() -> (NewSeal, Vec<Share>);
+    let kinds: [Make; 3] = [
         || (NewSeal::KeyFile, vec![]),
         || (NewSeal::Passphrase(passphrase(PASSPHRASE)), vec![]),
         || shared(2, 3),

@@ -97,7 +97,8 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Makes a new root key, under which everything is wrapped from now on; what is there is wrapped anew beside. Gives its version.
+    /// Makes a new root key, under which everything is wrapped from now on, and gives its version. What is there waits for
+    /// [`Vault::wrap_anew`].
     ///
     /// # Errors
     /// [`RootError`](crate::root::RootError), [`KmsError::Sealed`].
@@ -110,7 +111,6 @@ impl<'a> Turn<'a> {
         let version = roots.newest_version();
         unsealed.progress.begin();
         unsealed.keyring.adopt(roots);
-        vault.rotating.notify_one();
         Ok(version)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use asterism_crypto::{Context, KeyRef, SecretKey, envelope, kdf};
+use asterism_crypto::{Argon2Params, Context, KeyRef, SecretKey, envelope, kdf, password};
 use asterism_kms::RootKeyConfig;
 use asterism_proto::kms::{KeyType, KeyVersionState};
 use asterism_store::{Batch, Records as _, SledOptions, SledRecords};
@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::{
     disk::{all_files, holds},
-    seals::{copy, roots},
+    seals::{PASSPHRASE, copy, passphrase, reason, roots, unseal},
     support::{DAY, World, eventually, make_keys, refusal, refused},
 };
 
@@ -132,6 +132,11 @@ async fn a_copy_of_the_store_after_the_destruction_holds_nothing_that_opens() {
 
 /// A store as the first release candidate wrote it: material under the root key alone.
 fn make_format_1(dir: &Path, root: &SecretKey, material: &[u8; 32]) {
+    make_format_1_without_root(dir, root, material);
+    asterism_store::files::write_atomic(&dir.join("kms/root.key"), root.expose(), 0o600).unwrap();
+}
+
+fn make_format_1_without_root(dir: &Path, root: &SecretKey, material: &[u8; 32]) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let root_ref = KeyRef {
         key: "root".to_owned(),
@@ -142,7 +147,6 @@ fn make_format_1(dir: &Path, root: &SecretKey, material: &[u8; 32]) {
     let wrapped = STANDARD.encode(seal(material, &context("old", 1)));
     let key = r#"{"key_type":"aes256_gcm","owner":"user/admin","labels":{},"created_at_ms":[1700000000000]}"#;
     asterism_store::files::create_private_dir(&dir.join("kms")).unwrap();
-    asterism_store::files::write_atomic(&dir.join("kms/root.key"), root.expose(), 0o600).unwrap();
     let records = SledRecords::open(&dir.join("kms/records"), SledOptions::default()).unwrap();
     let batch = Batch::new()
         .put(b"c".as_slice(), check)
@@ -205,6 +209,43 @@ async fn a_store_of_format_1_is_wrapped_anew_and_its_versions_can_be_destroyed()
         recovered(copy.path(), roots(&copy.path().join("kms")), "old", 1),
         Vec::<Vec<u8>>::new()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_format_1_under_a_passphrase_is_brought_up_to_date_at_a_start_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (salt, cost) = ([5; 16], Argon2Params::default());
+    let root = password::derive_key(PASSPHRASE.as_bytes(), &salt, &cost).unwrap();
+    make_format_1_without_root(dir.path(), &root, &[0xa7; 32]);
+    let json = serde_json::json!({ "format": 1, "argon2id": cost, "salt": hex::encode(salt) });
+    let file = dir.path().join("kms/root.json");
+    asterism_store::files::write_atomic(&file, json.to_string().as_bytes(), 0o600).unwrap();
+
+    let world = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+    assert_eq!(
+        reason(unseal(&world, Some(passphrase(PASSPHRASE))).await),
+        refused(Code::FailedPrecondition, "UPGRADE_AT_START")
+    );
+    let dir = world.stop().await;
+    let secret = dir.path().join("passphrase");
+    asterism_store::files::write_atomic(&secret, PASSPHRASE.as_bytes(), 0o600).unwrap();
+    let named = RootKeyConfig {
+        passphrase_file: Some(secret),
+        ..RootKeyConfig::default()
+    };
+    let world = World::start_with(dir, named).await.unwrap();
+    let key = world.admin().key("old").await.unwrap();
+    assert_eq!(key.versions[0].state(), KeyVersionState::Active);
+    let dir = world.stop().await;
+    assert!(!dir.path().join("kms/root.json").exists());
+    let found = envelopes(&copy(&dir.path().join("kms")).path().join("kms"));
+    let opens = |found: &Vec<u8>| envelope::open(&root, found, &context("old", 1)).is_ok();
+    assert!(!found.iter().any(opens));
+    // From now on anybody who knows it opens it, at any time.
+    let world = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+    unseal(&world, Some(passphrase(PASSPHRASE))).await.unwrap();
+    world.admin().key("old").await.unwrap();
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! A kms that is sealed, and one that becomes so.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,10 +14,15 @@ use asterism_client::{ClientError, Identity, Kms, LoginOutcome, NewCredential, P
 use asterism_crypto::{SecretBytes, SigningKey};
 use asterism_kms::{RootKeyConfig, root::NewSeal};
 use asterism_proto::{
+    audit::Event,
+    firewall::{
+        GetRulesRequest, GetRulesResponse, UpdateRulesRequest, firewall_service_client::FirewallServiceClient,
+    },
     identity::{WatchTrustRequest, identity_service_client::IdentityServiceClient},
     kms::{self as pb, KeyType, SealKind},
     policy::ExplainAccessRequest,
 };
+use asterism_store::{FileSpool, Spool as _, SpoolOptions};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::{Code, Request, Status};
@@ -27,8 +33,8 @@ use tonic_prost::ProstCodec;
 
 use crate::{
     seals::{
-        PASSPHRASE, Split, channel, passphrase, reason, seal, sealed_with, sealed_with_passphrase, status,
-        system, unseal,
+        PASSPHRASE, Split, channel, passphrase, reason, rekey, rotate_root, seal, sealed_with,
+        sealed_with_passphrase, status, system, unseal,
     },
     support::{World, make_keys, refused},
 };
@@ -385,6 +391,100 @@ async fn sealing_and_unsealing_while_calls_run_gives_right_answers_or_none() {
     // No rotation was lost on the way.
     let key = world.admin().key("turning").await.unwrap();
     assert_eq!(key.primary_version as usize, key.versions.len());
+    world.stop().await;
+}
+
+/// Operations of the seal with how they ended, as they stand in the outbox.
+fn told(dir: &Path) -> Vec<String> {
+    let spool = FileSpool::open(&dir.join("kms/outbox"), SpoolOptions::default()).unwrap();
+    let events = spool.read(0, 1000).unwrap().into_iter();
+    let events = events.map(|(_, bytes)| Event::decode(bytes.as_slice()).unwrap());
+    let about_the_seal = |event: &Event| {
+        let resource = &event.resource;
+        resource.starts_with("seals/") || resource.starts_with("roots/")
+    };
+    let lines = events.filter(about_the_seal).map(|event| {
+        let operation = event.operation.trim_start_matches("kms.");
+        let outcome = format!("{:?}", event.outcome());
+        format!("{operation} {} {outcome} {}", event.principal, event.reason)
+            .trim_end()
+            .to_owned()
+    });
+    lines.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_try_and_each_change_of_the_seal_is_an_event() {
+    let world = sealed_with_passphrase().await;
+    let split = Split::new();
+    unseal(&world, Some(passphrase("not the right one")))
+        .await
+        .unwrap_err();
+    unseal(&world, Some(passphrase(PASSPHRASE))).await.unwrap();
+    unseal(&world, Some(passphrase(PASSPHRASE))).await.unwrap();
+    let secrets = || vec![passphrase(PASSPHRASE)];
+    rotate_root(&world, secrets()).await.unwrap();
+    crate::support::eventually(|| async { status(&world).await.rotation.is_none() }).await;
+    rekey(&world, vec![], split.wish()).await.unwrap_err();
+    rekey(&world, secrets(), split.wish()).await.unwrap();
+    seal(&world).await;
+    unseal(&world, Some(split.share(0))).await.unwrap();
+    system(&world)
+        .await
+        .reset_unseal(pb::ResetUnsealRequest {})
+        .await
+        .unwrap();
+    for at in [1, 2] {
+        unseal(&world, Some(split.share(at))).await.unwrap();
+    }
+    let dir = world.stop().await;
+    let expected = [
+        "Unseal anonymous/caller Denied WRONG_PASSPHRASE",
+        "Unseal anonymous/caller Succeeded UNSEALED",
+        "RotateRoot user/admin Succeeded",
+        "RootRotated service/kms Succeeded",
+        "Rekey user/admin Failed UNSEAL_SECRET_REQUIRED",
+        "Rekey user/admin Succeeded",
+        "Seal user/admin Succeeded",
+        "Unseal anonymous/caller Succeeded SHARE_TAKEN",
+        "ResetUnseal anonymous/caller Succeeded",
+        "Unseal anonymous/caller Succeeded SHARE_TAKEN",
+        "Unseal anonymous/caller Succeeded UNSEALED",
+    ];
+    assert_eq!(told(dir.path()), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_tries_secrets_again_and_again_is_banned() {
+    let world = sealed_with_passphrase().await;
+    unseal(&world, Some(passphrase(PASSPHRASE))).await.unwrap();
+    let mut firewall = FirewallServiceClient::new(channel(&world).await);
+    let now = firewall
+        .get_rules(world.request(GetRulesRequest {}))
+        .await
+        .unwrap();
+    let GetRulesResponse { rules, etag } = now.into_inner();
+    let mut rules = rules.unwrap();
+    rules.exempt_loopback = false;
+    rules.bans.as_mut().unwrap().failures = 3;
+    let request = UpdateRulesRequest {
+        rules: Some(rules),
+        etag,
+        force: true,
+        ..UpdateRulesRequest::default()
+    };
+    firewall.update_rules(world.request(request)).await.unwrap();
+    seal(&world).await;
+    let mut system = system(&world).await;
+    for _ in 0..3 {
+        let secret = Some(passphrase("one guess after the other"));
+        let answer = system.unseal(pb::UnsealRequest { secret }).await;
+        assert_eq!(reason(answer), refused(Code::Unauthenticated, "WRONG_PASSPHRASE"));
+    }
+    // Not even the right one, now.
+    let secret = Some(passphrase(PASSPHRASE));
+    let (code, why) = reason(system.unseal(pb::UnsealRequest { secret }).await);
+    assert_eq!((code, why.as_str()), (Code::PermissionDenied, "FIREWALL_BLOCKED"));
     world.stop().await;
 }
 

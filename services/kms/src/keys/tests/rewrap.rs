@@ -1,13 +1,23 @@
 //! A new root key while keys are used, made, rotated and destroyed.
 
-use std::sync::atomic::AtomicU64;
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use asterism_crypto::{Digest, envelope};
 use asterism_store::Batch;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    keys::record::{VERSION, VersionRecord, decode, version_record},
+    keys::{
+        record::{VERSION, VersionRecord, decode, version_record},
+        version_keys::{Fresh, IsNamed},
+    },
     root::Roots,
 };
 
@@ -252,6 +262,86 @@ fn a_version_whose_destruction_is_scheduled_can_be_restored_after_a_rotation_of_
     assert_eq!(decrypted.expect("decrypted").0.expose(), b"text");
 }
 
+/// Tells others that it is over when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Does something just before a half is read.
+struct Before {
+    keys: Arc<MemoryVersionKeys>,
+    hook: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl VersionKeys for Before {
+    fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KmsError> {
+        let hook = self.hook.lock().expect("lock").take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.keys.get(name)
+    }
+
+    fn put(&self, name: &str, of: (&KeyId, u32), bytes: &[u8; 32]) -> Result<(), KmsError> {
+        self.keys.put(name, of, bytes)
+    }
+
+    fn put_all(&self, fresh: &[Fresh<'_>]) -> Result<(), KmsError> {
+        self.keys.put_all(fresh)
+    }
+
+    fn keep(&self, name: &str) -> Result<(), KmsError> {
+        self.keys.keep(name)
+    }
+
+    fn settle(&self, is_named: IsNamed<'_>) -> Result<usize, KmsError> {
+        self.keys.settle(is_named)
+    }
+
+    fn shred(&self, name: &str) -> Result<(), KmsError> {
+        self.keys.shred(name)
+    }
+
+    fn shred_all(&self, names: &[String]) -> Result<(), KmsError> {
+        self.keys.shred_all(names)
+    }
+
+    fn kept(&self) -> Result<Vec<String>, KmsError> {
+        self.keys.kept()
+    }
+
+    fn sweep(&self, kept: &HashSet<String>) -> Result<usize, KmsError> {
+        self.keys.sweep(kept)
+    }
+}
+
+#[test]
+fn whoever_read_a_record_just_before_it_was_wrapped_anew_reads_it_again() {
+    let disk = Disk::default();
+    let keys = Arc::new(Before {
+        keys: disk.version_keys.clone(),
+        hook: Mutex::default(),
+    });
+    let keyring = Keyring::new(disk.records.clone(), keys.clone(), root(1), MIN_WINDOW_MS);
+    let keyring = Arc::new(keyring);
+    let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
+    let before = keyring.raw_material(&aes, 1).expect("unwrapped");
+    for _ in 0..2 {
+        let rotating = keyring.clone();
+        let hook = move || {
+            rotate_root(&rotating);
+        };
+        *keys.hook.lock().expect("lock") = Some(Box::new(hook));
+        let after = keyring.raw_material(&aes, 1).expect("unwrapped");
+        assert_eq!(after.expose(), before.expose());
+    }
+    assert_eq!(keyring.roots().newest_version(), 3);
+}
+
 #[test]
 fn keys_are_used_and_made_by_many_while_the_root_is_rotated_again_and_again() {
     let dir = tempfile::tempdir().expect("directory");
@@ -260,13 +350,13 @@ fn keys_are_used_and_made_by_many_while_the_root_is_rotated_again_and_again() {
     let keyring = Keyring::new(records.clone(), files(), root(1), MIN_WINDOW_MS);
     let aes = create(&keyring, "aes", KeyType::Aes256Gcm);
     let (ciphertext, _) = keyring.encrypt(&aes, b"text", b"", NOW).expect("encrypted");
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for worker in 0..2 {
             let (keyring, over, ciphertext) = (&keyring, &over, &ciphertext);
             scope.spawn(move || {
                 let mut made = 0;
-                while !over.load(std::sync::atomic::Ordering::Acquire) || made < 10 {
+                while !over.load(Ordering::Acquire) || made < 10 {
                     made += 1;
                     create(keyring, &format!("key-{worker}-{made}"), KeyType::Aes256Gcm);
                     let id: KeyId = "aes".parse().expect("id");
@@ -281,10 +371,11 @@ fn keys_are_used_and_made_by_many_while_the_root_is_rotated_again_and_again() {
                 }
             });
         }
+        // Also when this fails: the others would go on for ever.
+        let _over = Over(&over);
         for _ in 0..10 {
             rotate_root(&keyring);
         }
-        over.store(true, std::sync::atomic::Ordering::Release);
     });
     assert_eq!(keyring.roots().versions().collect::<Vec<_>>(), [11]);
     let restarted = Keyring::new(

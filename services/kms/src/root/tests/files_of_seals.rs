@@ -1,6 +1,12 @@
 //! What may stand in `seal.json`.
 
-use super::*;
+use asterism_crypto::Argon2Params;
+use proptest::prelude::*;
+
+use super::{
+    file::{KeyFileName, Kind, Salt, SealFile, SealId},
+    *,
+};
 
 fn with(store: &Store, change: impl FnOnce(&mut serde_json::Value)) -> Option<RootError> {
     let whole = store.files();
@@ -43,20 +49,20 @@ fn what_is_not_a_seal_of_this_release_is_refused_and_nothing_is_made_in_its_plac
             }
         }),
         ("another kind", |json| {
-            json["kind"] = serde_json::json!({"spell": {}})
+            json["kind"] = serde_json::json!({"spell": {}});
         }),
         ("a file elsewhere", |json| {
-            json["kind"]["key_file"]["file"] = "../root.key".into()
+            json["kind"]["key_file"]["file"] = "../root.key".into();
         }),
         ("another file", |json| {
-            json["kind"]["key_file"]["file"] = "records".into()
+            json["kind"]["key_file"]["file"] = "records".into();
         }),
         ("a short id", |json| json["seal_id"] = "0011".into()),
         ("an id in capitals", |json| {
-            json["seal_id"] = "00112233445566AA".into()
+            json["seal_id"] = "00112233445566AA".into();
         }),
         ("a seal that replaces something else", |json| {
-            json["replaces"] = "seal.json".into()
+            json["replaces"] = "seal.json".into();
         }),
         ("shares that are none", |json| {
             json["kind"] = serde_json::json!({"shares": {"threshold": 1, "sha256": []}});
@@ -123,5 +129,75 @@ fn a_lost_seal_is_not_made_again_while_the_store_is_there() {
             "{refused}"
         );
         assert_eq!(store.names(), left);
+    }
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        any::<bool>().prop_map(|first| Kind::KeyFile {
+            file: if first {
+                KeyFileName::first()
+            } else {
+                KeyFileName::of(&SealId::random().expect("an id"))
+            },
+        }),
+        any::<[u8; 16]>().prop_map(|salt| Kind::Passphrase {
+            argon2id: Argon2Params::default(),
+            salt: Salt(salt),
+        }),
+        (2_u8..=16, prop::collection::hash_set(any::<[u8; 32]>(), 16)).prop_map(|(threshold, digests)| {
+            Kind::Shares {
+                threshold,
+                sha256: digests
+                    .into_iter()
+                    .map(asterism_crypto::Digest::from_bytes)
+                    .collect(),
+            }
+        }),
+        (
+            "[ -~]{1,64}",
+            prop::collection::vec(any::<u8>(), 1..=32),
+            prop::collection::vec(any::<u8>(), 48)
+        )
+            .prop_map(|(key_label, iv, wrapped)| Kind::Token {
+                key_label,
+                iv,
+                wrapped
+            }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_seal_reads_back_as_it_was_written_and_opens(kind in kinds(), created_at_ms: u64, version in 1..u32::MAX) {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("seal.json");
+        let (unseal_key, root) = (SecretKey::from_bytes([1; 32]), SecretKey::from_bytes([2; 32]));
+        let mut file = SealFile::new(SealId::random().expect("an id"), kind, created_at_ms);
+        file.add(&unseal_key, version, &root, created_at_ms).expect("sealed");
+        file.write(&path).expect("written");
+        let read = SealFile::read(&path).expect("read").expect("there");
+        let json = |file: &SealFile| serde_json::to_value(file).expect("JSON");
+        prop_assert_eq!(json(&read), json(&file));
+        let roots = read.roots(&unseal_key).expect("opened");
+        prop_assert_eq!((roots.newest_version(), roots.newest().expose()), (version, root.expose()));
+        prop_assert!(read.roots(&root).is_none());
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>(), noise: Vec<u8>) {
+        let mut file = SealFile::new(SealId::random().expect("an id"), Kind::KeyFile { file: KeyFileName::first() }, 1);
+        let key = SecretKey::from_bytes([1; 32]);
+        file.add(&key, 1, &key, 1).expect("sealed");
+        let mut text = serde_json::to_vec(&file).expect("JSON");
+        let place = at.index(text.len());
+        text[place] = byte;
+        for bytes in [text.as_slice(), &text[..cut.index(text.len())], &noise] {
+            if let Ok(read) = SealFile::parse(bytes, "seal.json") {
+                let _ = read.roots(&key);
+            }
+        }
     }
 }
