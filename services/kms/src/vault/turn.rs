@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Vault;
+use super::{Unsealed, Vault};
 use crate::{
     KmsError,
     root::{GivenShares, NewSeal, Secret},
@@ -79,8 +79,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn seal(&mut self) -> bool {
         let vault = self.vault;
         // From here on the gate refuses, streams without an end are ended and no page of a rotation is begun.
-        vault.unsealed.send_replace(false);
-        let open = vault.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        let open = self.become_open(None);
         vault.trust.withdraw();
         drop(open);
         self.last_is_over()
@@ -121,9 +120,15 @@ impl<'a> Turn<'a> {
         let vault = self.vault;
         let (unsealed, ended) = vault.open(secrets).inspect_err(|_| vault.trust.withdraw())?;
         self.state.last = Some(ended);
-        *vault.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(unsealed));
-        vault.unsealed.send_replace(true);
+        self.become_open(Some(Arc::new(unsealed)));
         Ok(())
+    }
+
+    /// Puts this in the place of what is open, which it gives; whoever is told finds it so.
+    fn become_open(&self, next: Option<Arc<Unsealed>>) -> Option<Arc<Unsealed>> {
+        let mut open = self.vault.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.vault.unsealed.send_replace(next.is_some());
+        std::mem::replace(&mut *open, next)
     }
 
     /// Whether nobody holds any more what was opened last; waits a while for that.
