@@ -18,6 +18,7 @@ mod tests;
 mod transfer;
 mod upgrade;
 mod version_keys;
+mod wrapping;
 
 pub use changes::{KeyUpdate, MAX_WINDOW_MS, MIN_WINDOW_MS};
 pub use id::KeyId;

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use asterism_crypto::{Digest, SecretBytes, envelope};
+use asterism_crypto::{Digest, SecretBytes};
 use asterism_store::{Batch, Records};
 
 use crate::{
@@ -19,13 +19,10 @@ use crate::{
         Key, KeyId, KeyType, RequestId, State, agenda,
         changes::check_labels,
         material::Material,
-        record::{
-            KEY, KeyRecord, STATE, StateRecord, VersionRecord, decode, encode, key_record, state_record,
-            version_record, versions_of, wrap_context,
-        },
+        record::{KEY, KeyRecord, STATE, StateRecord, decode, encode, key_record, state_record, versions_of},
         requests::Committed,
         transfer::ImportJobs,
-        version_keys::{self, VersionKeys},
+        version_keys::VersionKeys,
     },
     root::Roots,
 };
@@ -320,7 +317,7 @@ impl Keyring {
     }
 
     /// Reads a key from the store.
-    fn load(&self, id: &KeyId) -> Result<Loaded, KmsError> {
+    pub(crate) fn load(&self, id: &KeyId) -> Result<Loaded, KmsError> {
         let stored = self
             .records
             .get(&key_record(id.as_str()))?
@@ -361,136 +358,6 @@ impl Keyring {
             }
         }
     }
-
-    /// The material of a version, unwrapped at its first use. Whether it may be used is for the caller to ask first.
-    pub(crate) fn material(&self, key: &Key, version: u32) -> Result<Arc<Material>, KmsError> {
-        if let Some(material) = key
-            .materials
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&version)
-        {
-            return Ok(material.clone());
-        }
-        let bytes = self.raw_material(key, version)?;
-        let material = Material::from_bytes(key, version, &bytes);
-        let material = Arc::new(material.map_err(|_| KmsError::Damaged("unwrapped key material"))?);
-        key.materials
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(version, material.clone());
-        Ok(material)
-    }
-
-    /// The bytes of a version's material. Whether they may be used is for the caller to ask first.
-    pub(crate) fn raw_material(&self, key: &Key, version: u32) -> Result<SecretBytes, KmsError> {
-        key.version(version)?;
-        let at = version_record(&key.id, version);
-        let mut read = self.records.get(&at)?;
-        loop {
-            let Some(stored) = &read else {
-                return Err(self.gone(key, version));
-            };
-            let unwrapped = self.unwrap(&key.id, version, key.key_type, &decode(stored)?);
-            if let Ok(Some(bytes)) = unwrapped {
-                return Ok(bytes);
-            }
-            // It may have been wrapped anew since it was read.
-            let now = self.records.get(&at)?;
-            if now == read {
-                return unwrapped?.ok_or_else(|| self.gone(key, version));
-            }
-            read = now;
-        }
-    }
-
-    /// Why there is no material: it was destroyed after `key` was read, or else somebody took it away.
-    fn gone(&self, key: &Key, version: u32) -> KmsError {
-        let state = match self.load(&key.id) {
-            Ok(now) => now.key.version(version).map(|version| version.record().state),
-            Err(error) => Err(error),
-        };
-        match state {
-            Ok(state @ (State::DestroyScheduled | State::Destroyed)) => key.refused(version, state),
-            Ok(_) => KmsError::Damaged("a version is missing"),
-            Err(error) => error,
-        }
-    }
-
-    /// Adds wrapped material to a batch; gives also the name of its wrapping key, which is durable.
-    fn with_version(
-        &self,
-        roots: &Roots,
-        batch: Batch,
-        id: &KeyId,
-        version: u32,
-        key_type: KeyType,
-        material: &SecretBytes,
-    ) -> Result<(Batch, String), KmsError> {
-        let (record, name) = self.wrap(roots, id, version, key_type, material)?;
-        let at = version_record(id, version);
-        Ok((batch.expect_absent(at.clone()).put(at, encode(&record)), name))
-    }
-
-    /// Wraps material under a fresh wrapping key, which is durable when this returns, and named.
-    pub(crate) fn wrap(
-        &self,
-        roots: &Roots,
-        id: &KeyId,
-        version: u32,
-        key_type: KeyType,
-        bytes: &SecretBytes,
-    ) -> Result<(VersionRecord, String), KmsError> {
-        let (name, half) = version_keys::fresh()?;
-        let record = wrap_under(roots, (&name, &half), id, version, key_type, bytes)?;
-        self.version_keys.put(&name, (id, version), &half)?;
-        Ok((record, name))
-    }
-
-    /// Unwraps material; `None` when its wrapping key is gone.
-    pub(crate) fn unwrap(
-        &self,
-        id: &KeyId,
-        version: u32,
-        key_type: KeyType,
-        record: &VersionRecord,
-    ) -> Result<Option<SecretBytes>, KmsError> {
-        let context = wrap_context(id, version, key_type);
-        let header = envelope::parse_header(&record.wrapped);
-        let roots = self.roots();
-        let root = header.ok().and_then(|header| roots.get(header.key_ref.version));
-        let root = root.ok_or(KmsError::Damaged("root key of wrapped key material"))?;
-        let opened = match &record.wrapping_key {
-            Some(name) => {
-                let Some(half) = self.version_keys.get(name)? else {
-                    return Ok(None);
-                };
-                let wrapping = version_keys::wrapping_key(root, &half, name);
-                envelope::open(&wrapping, &record.wrapped, &context)
-            }
-            None => envelope::open(root, &record.wrapped, &context),
-        };
-        opened
-            .map(Some)
-            .map_err(|_| KmsError::Damaged("wrapped key material"))
-    }
-}
-
-/// Material wrapped under the newest root and half a wrapping key, with its name.
-pub(crate) fn wrap_under(
-    roots: &Roots,
-    (name, half): (&str, &[u8; 32]),
-    id: &KeyId,
-    version: u32,
-    key_type: KeyType,
-    bytes: &SecretBytes,
-) -> Result<VersionRecord, KmsError> {
-    let wrapping = version_keys::wrapping_key(roots.newest(), half, name);
-    let context = wrap_context(id, version, key_type);
-    Ok(VersionRecord {
-        wrapped: envelope::seal(&wrapping, &roots.reference(), bytes.expose(), &context)?,
-        wrapping_key: Some(name.to_owned()),
-    })
 }
 
 /// The key id in the name of a key's record.

@@ -21,12 +21,12 @@ use crate::{
     error::KmsError,
     keys::{
         KeyId, Keyring, State,
-        keyring::wrap_under,
         record::{
             KeyRecord, StateRecord, VERSION, VersionRecord, decode, encode, key_record, state_record,
             version_at,
         },
         version_keys::{self, Fresh},
+        wrapping::wrap_under,
     },
     root::{AllWrapped, Roots},
 };

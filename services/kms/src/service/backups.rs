@@ -7,7 +7,7 @@ use asterism_chassis::{
     error::Failure,
 };
 use asterism_proto::kms::{self as pb, backup_service_server::BackupService};
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -114,14 +114,17 @@ impl Maker {
         emitter: &Emitter<pb::CreateBackupResponse>,
     ) -> Result<(), Failure> {
         let signer = Signer::new(&open.keyring, key, (self.clock)())?;
-        let watch = self.vault.watch();
-        let send = |part| {
-            // It may take a slow caller very long, and holds on to the root key.
-            if !*watch.borrow() {
-                return Err(KmsError::Sealed.into());
-            }
+        let (runtime, mut watch) = (Handle::current(), self.vault.watch());
+        let mut send = |part| {
             let message = pb::CreateBackupResponse { part: Some(part) };
-            emitter.blocking_send(message)
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    // A slow caller may take very long, and keeps the root key in memory.
+                    _ = watch.wait_for(|open| !open) => Err(BackupError::from(KmsError::Sealed)),
+                    sent = emitter.send(message) => sent.map_err(|_| BackupError::Cancelled),
+                }
+            })
         };
         send(Part::Facts(pb::BackupFacts {
             create_time: Some(wire::timestamp(captured.created_at_ms)),
@@ -130,14 +133,14 @@ impl Maker {
             signer_fingerprint_sha256: signer.fingerprint().as_bytes().to_vec(),
         }))?;
         let (sha256, size_bytes) = backup::write(&mut captured, recipient, &signer, &mut |bytes| {
-            send(Part::Chunk(bytes.to_vec())).map_err(|_| BackupError::Cancelled)
+            send(Part::Chunk(bytes.to_vec()))
         })?;
         emitter.trail(|trail| {
             trail.output_digest(sha256);
         });
-        send(Part::End(pb::BackupEnd {
+        Ok(send(Part::End(pb::BackupEnd {
             sha256: sha256.as_bytes().to_vec(),
             size_bytes,
-        }))
+        }))?)
     }
 }

@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn reason(answer: Result<Response<pb::SealStatus>, Status>) -> (Code, String) {
-        let status = answer.err().expect("refused");
+        let status = answer.expect_err("refused");
         let info = status.get_details_error_info().expect("info");
         (status.code(), info.reason)
     }

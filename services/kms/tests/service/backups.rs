@@ -16,7 +16,10 @@ use asterism_store::{Batch, Records as _, SledOptions, SledRecords};
 use tempfile::TempDir;
 use tonic::{Code, transport::Endpoint};
 
-use crate::support::{DAY, World, eventually, refusal, refused};
+use crate::{
+    seals::{channel, reason, seal, unseal},
+    support::{DAY, World, eventually, refusal, refused},
+};
 
 fn request(recipient: &EncryptionKey) -> CreateBackupRequest {
     CreateBackupRequest {
@@ -155,18 +158,43 @@ async fn only_administrators_may_and_only_with_a_usable_recipient() {
     world.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_at_a_time_and_a_caller_who_leaves_leaves_nothing() {
+/// A service that keeps more than the buffers between it and its caller hold.
+async fn large() -> World {
     let dir = tempfile::tempdir().unwrap();
     {
-        // More than the buffers between service and caller hold.
         let records = SledRecords::open(&dir.path().join("kms/records"), SledOptions::default()).unwrap();
         for part in 0..16_u8 {
             let put = |batch: Batch, index: u8| batch.put([b'z', part, index], vec![index; 4000]);
             records.commit((0..=255).fold(Batch::new(), put)).unwrap();
         }
     }
-    let world = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+    World::start_with(dir, RootKeyConfig::default()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_waits_for_no_slow_reader_of_a_backup() {
+    let world = large().await;
+    let key = DecryptionKey::generate().unwrap().encryption_key();
+    let mut client = BackupServiceClient::new(channel(&world).await);
+    let answer = client.create_backup(world.request(request(&key))).await;
+    let mut stream = answer.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    assert!(seal(&world).await.sealed);
+    // The last call of before is over, or this would be refused.
+    assert!(!unseal(&world, None).await.unwrap().sealed);
+    let end = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(reason(end), refused(Code::FailedPrecondition, "SEALED"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_at_a_time_and_a_caller_who_leaves_leaves_nothing() {
+    let world = large().await;
     let key = DecryptionKey::generate().unwrap().encryption_key();
     let endpoint = Endpoint::from_shared(world.endpoint().to_owned()).unwrap();
     let mut client = BackupServiceClient::new(endpoint.connect().await.unwrap());
