@@ -40,12 +40,15 @@ impl Frontier {
 
     /// The root of the tree.
     pub fn root(&self) -> Digest {
-        self.nodes
-            .iter()
-            .rev()
-            .copied()
-            .reduce(|right, left| node_hash(&left, &right))
-            .unwrap_or_else(empty_root)
+        match self.nodes.split_last() {
+            None => empty_root(),
+            Some((last, nodes)) => hash_onto(*last, nodes),
+        }
+    }
+
+    /// The root with one more node at the right, of whatever is not below a full one.
+    pub(crate) fn root_with(&self, right: Digest) -> Digest {
+        hash_onto(right, &self.nodes)
     }
 
     /// Appends a leaf by its hash and says where it stands.
@@ -95,6 +98,14 @@ impl Frontier {
         let nodes = hashes.iter().map(|hash| Digest::from_bytes(*hash)).collect();
         Ok(Self { size, nodes })
     }
+}
+
+/// The hash over `nodes` and what stands to their right.
+fn hash_onto(right: Digest, nodes: &[Digest]) -> Digest {
+    nodes
+        .iter()
+        .rev()
+        .fold(right, |right, left| node_hash(left, &right))
 }
 
 /// The bytes are no frontier.

@@ -255,32 +255,42 @@ pub struct EntryTooLarge(pub usize);
 /// # Errors
 /// [`BundleError`]
 pub fn decode_bundle(bytes: &[u8], width: u64) -> Result<Vec<&[u8]>, BundleError> {
-    let mut entries = Vec::new();
+    match split_bundle(bytes, width) {
+        (entries, None) => Ok(entries),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// The entries that are there, at most one more than `width`, and what is wrong with the bundle.
+pub(crate) fn split_bundle(bytes: &[u8], width: u64) -> (Vec<&[u8]>, Option<BundleError>) {
+    let mut entries = Vec::with_capacity(TILE as usize);
     let mut rest = bytes;
-    while !rest.is_empty() {
-        if entries.len() as u64 == width {
-            return Err(BundleError::TooMany {
-                width,
-                bytes: rest.len(),
-            });
-        }
-        let (length, after) = rest
-            .split_first_chunk::<2>()
-            .ok_or(BundleError::CutOff(entries.len()))?;
-        let (entry, after) = after
-            .split_at_checked(usize::from(u16::from_be_bytes(*length)))
-            .ok_or(BundleError::CutOff(entries.len()))?;
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let Some((entry, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*length))) else {
+            break;
+        };
         entries.push(entry);
+        if entries.len() as u64 > width {
+            let bytes = rest.len();
+            return (entries, Some(BundleError::TooMany { width, bytes }));
+        }
         rest = after;
     }
-    if entries.len() as u64 == width {
-        Ok(entries)
-    } else {
-        Err(BundleError::TooFew {
-            width,
-            found: entries.len(),
+    let found = entries.len();
+    let error = if !rest.is_empty() {
+        Some(match found as u64 == width {
+            true => BundleError::TooMany {
+                width,
+                bytes: rest.len(),
+            },
+            false => BundleError::CutOff(found),
         })
-    }
+    } else if (found as u64) < width {
+        Some(BundleError::TooFew { width, found })
+    } else {
+        None
+    };
+    (entries, error)
 }
 
 /// Why a bundle was refused.
