@@ -309,7 +309,7 @@ pub enum AuditCommand {
         #[arg(long)]
         from: Option<u64>,
     },
-    /// Recomputes the hash chain over the whole log.
+    /// Recomputes the Merkle tree over the whole log.
     Verify,
 }
 

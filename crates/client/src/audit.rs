@@ -68,7 +68,7 @@ impl Audit {
         self.connection.once(client.watch_events(request)).await
     }
 
-    /// Has the service recompute the hash chain over the whole log.
+    /// Has the service recompute the Merkle tree over the whole log.
     pub async fn verify(&self) -> Result<pb::VerifyLogResponse, ClientError> {
         let patient = Self {
             connection: self

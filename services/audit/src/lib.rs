@@ -1,7 +1,8 @@
-//! The append-only, hash-chained log of every crypto event.
+//! The append-only log of every crypto event, under a Merkle tree (RFC 6962).
 //!
 //! [`log::Log`] is the domain: synchronous, and free of gRPC. It appends, finds, and verifies; its own documentation has the
-//! rules that are never broken, `log/entry.rs` the bytes that are stored, `log/keys.rs` where. `service.rs` translates.
+//! rules that are never broken, `log/entry.rs` the bytes that are hashed, `log/pack.rs` those that are stored, `log/keys.rs` where.
+//! `service.rs` translates.
 //!
 //! What is appended comes from the outboxes of the services, at least once: an event id that was seen before is acknowledged
 //! again, and stored once. A service appends events of its own only. This service's own events (who verified the log, who was
@@ -30,13 +31,16 @@ use asterism_chassis::{
     server::{Listeners, Running},
 };
 use asterism_proto::audit::audit_service_server::AuditServiceServer;
-use asterism_store::Records;
+use asterism_store::{Records, SledOptions, SledRecords, exchange};
 use tokio::sync::watch;
 
 pub use config::Config;
 pub use error::AuditError;
 
-use crate::{log::Log, service::Adapter};
+use crate::{
+    log::{Log, layout1},
+    service::Adapter,
+};
 
 /// How often the head is noted beside the store.
 const NOTE_HEAD: Duration = Duration::from_secs(1);
@@ -84,7 +88,15 @@ struct Opened {
 }
 
 fn open(common: &Common) -> Result<Opened, StartError> {
-    let records = open_records(common)?;
+    exchange::settle(&common.data_dir)?;
+    let mut records = open_records(common)?;
+    if layout1::is_layout_1(&*records)? {
+        convert(common, &*records)?;
+        drop(records);
+        exchange::exchange(&common.data_dir)?;
+        records = open_records(common)?;
+        tracing::info!("the log was given a Merkle tree in place of its hash chain");
+    }
     let authority = Authority::load_or_create(&common.credentials_dir)?;
     let log = Log::open(records.clone(), &common.data_dir.join("head.json"))?;
     Ok(Opened {
@@ -92,6 +104,17 @@ fn open(common: &Common) -> Result<Opened, StartError> {
         authority: Arc::new(authority),
         log: Arc::new(log),
     })
+}
+
+/// Copies the log of a store of layout 1 beside it, as layout 2.
+fn convert(common: &Common, records: &dyn Records) -> Result<(), StartError> {
+    let copy = SledRecords::open(&exchange::copy_dir(&common.data_dir), SledOptions::default())?;
+    let copy: Arc<dyn Records> = Arc::new(copy);
+    Ok(layout1::convert(
+        records,
+        &copy,
+        &common.data_dir.join("head.json"),
+    )?)
 }
 
 /// The whole process.

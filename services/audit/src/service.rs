@@ -121,7 +121,7 @@ impl AuditService for Adapter {
         self.gate
             .blocking("audit.VerifyLog", request, move |_, _, trail| {
                 let report = log.verify()?;
-                trail.output_digest(report.head.chain);
+                trail.output_digest(report.head.root);
                 if let Some((index, problem)) = &report.bad {
                     tracing::error!(index, problem, "the log does not verify");
                 }

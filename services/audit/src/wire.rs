@@ -92,7 +92,7 @@ pub(crate) fn log_entry(entry: Entry) -> pb::LogEntry {
         index: entry.index,
         appended_at: Some(moment(entry.appended_at)),
         event: Some(event),
-        chain_sha256: entry.chain.as_bytes().to_vec(),
+        leaf_sha256: entry.leaf.as_bytes().to_vec(),
     }
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn report(report: Report) -> pb::VerifyLogResponse {
     pb::VerifyLogResponse {
         verified: first_bad_index.is_none(),
         entries: report.head.size,
-        chain_sha256: report.head.chain.as_bytes().to_vec(),
+        root_sha256: report.head.root.as_bytes().to_vec(),
         first_bad_index,
         problem: problem.unwrap_or_default(),
         sequence_problems: report.sequence_problems,

@@ -14,10 +14,9 @@ pub mod policy;
 pub mod root;
 mod service;
 mod sweeper;
-mod upgrade;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use asterism_chassis::{
     Foundation, StartError, off_runtime,
@@ -31,7 +30,7 @@ use asterism_proto::{
     policy::policy_service_server::PolicyServiceServer,
 };
 
-use asterism_store::{SledOptions, SledRecords};
+use asterism_store::{SledOptions, SledRecords, exchange};
 
 pub use config::{Config, LifecycleConfig, RootKeyConfig};
 pub use error::KmsError;
@@ -142,14 +141,14 @@ pub async fn start_with_clock(
 /// Opens the store and the root key, and does what became due while the service was down.
 fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc<Directory>), StartError> {
     let data_dir = &config.common.data_dir;
-    upgrade::settle(data_dir)?;
+    exchange::settle(data_dir)?;
     let (mut foundation, mut keyring, mut directory) = open_store(config, clock)?;
     let mut swept = 0;
     if !keyring.is_current().map_err(other)? {
         if keyring.needs_upgrade().map_err(other)? {
-            upgrade::copy(data_dir, &keyring)?;
+            copy_upgraded(data_dir, &keyring)?;
             drop((foundation, keyring, directory));
-            upgrade::exchange(data_dir)?;
+            exchange::exchange(data_dir)?;
             (foundation, keyring, directory) = open_store(config, clock)?;
             tracing::info!("wrapped all key material anew, each version under a key of its own");
         }
@@ -166,6 +165,12 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Keyring>, Arc
     }
     sweeper::sweep(&keyring, foundation.gate.outbox(), clock());
     Ok((foundation, Arc::new(keyring), Arc::new(directory)))
+}
+
+/// Copies the store of `keyring` beside it, upgraded.
+fn copy_upgraded(data_dir: &Path, keyring: &Keyring) -> Result<(), StartError> {
+    let copy = SledRecords::open(&exchange::copy_dir(data_dir), SledOptions::default())?;
+    keyring.copy_into(&copy).map_err(other)
 }
 
 /// The keyring of a data directory that no service has open, for tools that work on it.
