@@ -27,7 +27,7 @@ fn the_examples_of_the_specification_are_read() {
     for (good, bad) in [
         ("old 2", "new 2"),
         ("old 2", "old 02"),
-        ("Plr", "!lR"),
+        ("PlR", "!lR"),
         ("\n\nexample", "\nexample"),
         ("PlRN", ""),
     ] {
