@@ -1,5 +1,7 @@
 //! `asterism audit`
 
+mod outside;
+
 use asterism_client::proto::audit::{EventFilter, ListEventsRequest, LogEntry, Outcome};
 use serde_json::{Value, json};
 
@@ -9,6 +11,8 @@ use crate::{
     error::CliError,
     output::{Output, time},
 };
+
+pub use outside::offline;
 
 const HEADER: [&str; 7] = [
     "index",
@@ -43,7 +47,16 @@ pub async fn run(command: AuditCommand, services: &Services, output: Output) -> 
             Ok(())
         }
         AuditCommand::Tail { filter, from } => tail(services, filter, from, output).await,
-        AuditCommand::Verify => verify(services, output).await,
+        AuditCommand::Verify(_) => verify(services, output).await,
+        AuditCommand::Prove {
+            entry,
+            out,
+            entry_out,
+        } => outside::prove(services, &entry, &out, entry_out.as_deref(), output).await,
+        AuditCommand::Checkpoint { out, key_out } => {
+            outside::checkpoint(services, out.as_deref(), key_out.as_deref(), output).await
+        }
+        AuditCommand::Export { directory } => outside::export(services, &directory, output).await,
     }
 }
 

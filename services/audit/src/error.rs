@@ -35,7 +35,7 @@ pub enum AuditError {
     Interrupted,
     /// The log is shorter than it was known to be, or another.
     #[error(
-        "the log was rolled back: {0}; restore the newest backup, or move head.json away if the loss is understood"
+        "the log was rolled back: {0}; restore the newest backup, or move head.json and checkpoint away if the loss is understood"
     )]
     RolledBack(String),
     /// A stored record is missing, cannot be read, or does not fit the others.

@@ -13,13 +13,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod checkpoint;
 mod config;
 mod error;
 pub mod log;
 mod service;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use asterism_chassis::{
     Foundation, StartError,
@@ -38,11 +42,12 @@ pub use config::Config;
 pub use error::AuditError;
 
 use crate::{
+    checkpoint::Checkpoints,
     log::{Log, layout1},
     service::Adapter,
 };
 
-/// How often the head is noted beside the store.
+/// How often the head is noted beside the store, and a checkpoint signed, if the log has grown.
 const NOTE_HEAD: Duration = Duration::from_secs(1);
 
 /// Starts the service on listeners that are bound already.
@@ -56,6 +61,7 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
         records,
         authority,
         log,
+        checkpoints,
     } = off_runtime(move || open(&settings)).await?;
     let (size, _) = watch::channel(log.size());
     let size = Arc::new(size);
@@ -66,13 +72,19 @@ pub async fn start(config: Config, listeners: impl Into<Listeners>) -> Result<Ru
     let max = common.limits.max_message_bytes;
     foundation.follow_trust(common.kms_addr.as_deref())?;
     let server = foundation.server(common);
-    let adapter = Adapter::new(foundation.gate.clone(), log.clone(), size, server.draining());
+    let adapter = Adapter::new(
+        foundation.gate.clone(),
+        log.clone(),
+        checkpoints.clone(),
+        size,
+        server.draining(),
+    );
     let service = AuditServiceServer::new(adapter)
         .max_decoding_message_size(max)
         .max_encoding_message_size(max);
-    tokio::spawn(note_head(Arc::downgrade(&log)));
+    tokio::spawn(note_head(Arc::downgrade(&log), Arc::downgrade(&checkpoints)));
     let server = server.add(service).on_shutdown(move || async move {
-        let noted = tokio::task::spawn_blocking(move || log.note_head()).await;
+        let noted = tokio::task::spawn_blocking(move || note(&log, &checkpoints)).await;
         if let Ok(Err(error)) = noted {
             tracing::warn!(%error, "the head of the log could not be noted");
         }
@@ -85,6 +97,7 @@ struct Opened {
     records: Arc<dyn Records>,
     authority: Arc<Authority>,
     log: Arc<Log>,
+    checkpoints: Arc<Checkpoints>,
 }
 
 fn open(common: &Common) -> Result<Opened, StartError> {
@@ -98,11 +111,13 @@ fn open(common: &Common) -> Result<Opened, StartError> {
         tracing::info!("the log was given a Merkle tree in place of its hash chain");
     }
     let authority = Authority::load_or_create(&common.credentials_dir)?;
-    let log = Log::open(records.clone(), &common.data_dir.join("head.json"))?;
+    let log = Arc::new(Log::open(records.clone(), &common.data_dir.join("head.json"))?);
+    let checkpoints = Checkpoints::open(&common.data_dir, log.clone())?;
     Ok(Opened {
         records,
         authority: Arc::new(authority),
-        log: Arc::new(log),
+        log,
+        checkpoints: Arc::new(checkpoints),
     })
 }
 
@@ -122,14 +137,22 @@ pub fn main() -> std::process::ExitCode {
     asterism_chassis::run_service("audit", start)
 }
 
-/// Notes the head from time to time, as long as the log is there.
-async fn note_head(log: std::sync::Weak<Log>) {
+/// Notes the head and signs a checkpoint from time to time, as long as the log is there.
+async fn note_head(log: Weak<Log>, checkpoints: Weak<Checkpoints>) {
     let mut every = tokio::time::interval(NOTE_HEAD);
     loop {
         every.tick().await;
-        let Some(log) = log.upgrade() else { return };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.note_head()).await {
+        let Some((log, checkpoints)) = log.upgrade().zip(checkpoints.upgrade()) else {
+            return;
+        };
+        let noted = tokio::task::spawn_blocking(move || note(&log, &checkpoints)).await;
+        if let Ok(Err(error)) = noted {
             tracing::warn!(%error, "the head of the log could not be noted");
         }
     }
+}
+
+fn note(log: &Log, checkpoints: &Checkpoints) -> Result<(), AuditError> {
+    log.note_head()?;
+    checkpoints.publish().map(drop)
 }

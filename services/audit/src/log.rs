@@ -181,6 +181,14 @@ fn fill(index: &Index, records: &dyn Records, size: u64) -> Result<(), AuditErro
     )
 }
 
+/// Whether these bytes are those of an entry, as they are hashed.
+///
+/// # Errors
+/// [`AuditError::Damaged`] naming the entry.
+pub fn check_entry(index: u64, bytes: &[u8]) -> Result<(), AuditError> {
+    entry::decode(index, bytes).map(drop)
+}
+
 fn missing(index: u64) -> AuditError {
     AuditError::Damaged(format!("entry {index} is missing"))
 }

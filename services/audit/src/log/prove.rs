@@ -131,8 +131,8 @@ fn impossible(error: MakeProofError<AuditError>) -> AuditError {
         MakeProofError::Impossible(error) => {
             let field = match error {
                 ProofError::IndexOutOfRange { .. } => "index",
-                ProofError::SizesReversed { .. } => "from_size",
-                _ => "tree_size",
+                // The larger size is one that the log has.
+                _ => "from_size",
             };
             AuditError::field(field, error.to_string())
         }
