@@ -317,8 +317,49 @@ pub enum AuditCommand {
         #[arg(long)]
         from: Option<u64>,
     },
-    /// Recomputes the hash chain over the whole log.
-    Verify,
+    /// Has the service recompute the Merkle tree over the whole log; or verifies an exported log, offline.
+    Verify(VerifyLogArgs),
+    /// Proves that an event is in the log: writes a receipt (C2SP tlog-proof) that anybody can check.
+    Prove {
+        /// Index or event id.
+        entry: String,
+        /// Where the receipt goes.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Where the entry's bytes go, which the receipt is for.
+        #[arg(long, value_name = "FILE")]
+        entry_out: Option<PathBuf>,
+    },
+    /// Shows a signed checkpoint of the log as it is now (C2SP tlog-checkpoint).
+    Checkpoint {
+        /// Where it goes, besides.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Where the public keys go that it is signed with. Keep them where the log's keeper cannot change them.
+        #[arg(long, value_name = "FILE")]
+        key_out: Option<PathBuf>,
+    },
+    /// Writes the whole log as plain files (C2SP tlog-tiles): entries, tree and checkpoint.
+    Export {
+        /// A directory that is empty or not there yet.
+        directory: PathBuf,
+    },
+}
+
+/// `asterism audit verify`
+#[derive(Args, Debug, Clone)]
+pub struct VerifyLogArgs {
+    /// Directory of an exported log; without it the running service verifies its own.
+    pub directory: Option<PathBuf>,
+    /// File with the public keys of the log and of its witnesses, one a line; may be given again.
+    #[arg(long = "key", value_name = "FILE", requires = "directory")]
+    pub keys: Vec<PathBuf>,
+    /// Signed checkpoint that was kept elsewhere; may be given again.
+    #[arg(long, value_name = "FILE", requires = "directory")]
+    pub seen: Vec<PathBuf>,
+    /// Witnesses that must stand behind the newest checkpoint.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "directory")]
+    pub witnesses: usize,
 }
 
 /// Which events.

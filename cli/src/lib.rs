@@ -72,6 +72,9 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Models(command) => models::run(command, &services(global)?, output).await,
         Command::Predict(args) => predict::run(args, &services(global)?, output).await,
         Command::Fhe(command) => fhe::run(command, global, output).await,
+        Command::Audit(args::AuditCommand::Verify(args)) if args.directory.is_some() => {
+            audit::offline(args, output)
+        }
         Command::Audit(command) => audit::run(command, &services(global)?, output).await,
         Command::Login(args) => login::login(args, global, output).await,
         Command::Logout => login::logout(global, output).await,

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "scenarios/asking.rs"]
 mod asking;
+#[path = "scenarios/audit_outside.rs"]
+mod audit_outside;
 #[path = "scenarios/backup.rs"]
 mod backup;
 #[path = "scenarios/bad_input.rs"]

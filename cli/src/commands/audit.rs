@@ -1,5 +1,7 @@
 //! `asterism audit`
 
+mod outside;
+
 use asterism_client::proto::audit::{EventFilter, ListEventsRequest, LogEntry, Outcome};
 use serde_json::{Value, json};
 
@@ -9,6 +11,8 @@ use crate::{
     error::CliError,
     output::{Output, time},
 };
+
+pub use outside::offline;
 
 const HEADER: [&str; 7] = [
     "index",
@@ -43,7 +47,16 @@ pub async fn run(command: AuditCommand, services: &Services, output: Output) -> 
             Ok(())
         }
         AuditCommand::Tail { filter, from } => tail(services, filter, from, output).await,
-        AuditCommand::Verify => verify(services, output).await,
+        AuditCommand::Verify(_) => verify(services, output).await,
+        AuditCommand::Prove {
+            entry,
+            out,
+            entry_out,
+        } => outside::prove(services, &entry, &out, entry_out.as_deref(), output).await,
+        AuditCommand::Checkpoint { out, key_out } => {
+            outside::checkpoint(services, out.as_deref(), key_out.as_deref(), output).await
+        }
+        AuditCommand::Export { directory } => outside::export(services, &directory, output).await,
     }
 }
 
@@ -70,14 +83,14 @@ async fn tail(
 async fn verify(services: &Services, output: Output) -> Result<(), CliError> {
     let report = services.audit.verify().await?;
     let value = json!({
-        "verified": report.verified, "entries": report.entries, "chain_sha256": hex::encode(&report.chain_sha256),
+        "verified": report.verified, "entries": report.entries, "root_sha256": hex::encode(&report.root_sha256),
         "first_bad_index": report.first_bad_index, "problem": report.problem,
         "sequence_problems": report.sequence_problems,
     });
     let facts = [
         ("verified", if report.verified { "yes" } else { "NO" }.to_owned()),
         ("entries", report.entries.to_string()),
-        ("chain", hex::encode(&report.chain_sha256)),
+        ("root", hex::encode(&report.root_sha256)),
     ];
     output.facts(&facts, &value);
     for problem in &report.sequence_problems {
@@ -87,7 +100,7 @@ async fn verify(services: &Services, output: Output) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::NotVerified(match report.first_bad_index {
-        Some(index) => format!("event {index} does not fit the chain: {}", report.problem),
+        Some(index) => format!("event {index} does not fit the log: {}", report.problem),
         None => report.problem,
     }))
 }
@@ -126,7 +139,7 @@ fn row(entry: &LogEntry) -> ([String; 7], Value) {
     };
     let value = json!({
         "index": entry.index, "appended_at": time(entry.appended_at.as_ref()),
-        "chain_sha256": hex::encode(&entry.chain_sha256), "event_id": event.event_id, "source": event.source,
+        "leaf_sha256": hex::encode(&entry.leaf_sha256), "event_id": event.event_id, "source": event.source,
         "source_sequence": event.source_sequence, "occurred_at": time(event.occurred_at.as_ref()),
         "principal": event.principal, "on_behalf_of": event.on_behalf_of, "operation": event.operation,
         "resource": event.resource, "key_version": event.key_version,

@@ -33,7 +33,11 @@ const ONESELF: &[Role] = &[Admin, KeyAdmin, DataOwner, Analyst, Auditor, Viewer,
 /// `package.Service/Method` and who may call it.
 const POLICY: &[(&str, &[Role])] = &[
     ("asterism.audit.v1.AuditService/AppendEvents", &[Service]),
+    ("asterism.audit.v1.AuditService/GetCheckpoint", READ_LOG),
+    ("asterism.audit.v1.AuditService/GetConsistencyProof", READ_LOG),
+    ("asterism.audit.v1.AuditService/GetInclusionProof", READ_LOG),
     ("asterism.audit.v1.AuditService/ListEvents", READ_LOG),
+    ("asterism.audit.v1.AuditService/ReadEntries", READ_LOG),
     ("asterism.audit.v1.AuditService/VerifyLog", READ_LOG),
     ("asterism.audit.v1.AuditService/WatchEvents", READ_LOG),
     ("asterism.firewall.v1.FirewallService/GetRules", &[Admin]),

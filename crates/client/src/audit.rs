@@ -68,7 +68,56 @@ impl Audit {
         self.connection.once(client.watch_events(request)).await
     }
 
-    /// Has the service recompute the hash chain over the whole log.
+    /// A signed checkpoint of the log as it is now.
+    pub async fn checkpoint(&self) -> Result<pb::GetCheckpointResponse, ClientError> {
+        self.connection
+            .retrying(|| client_call!(self, get_checkpoint, pb::GetCheckpointRequest {}))
+            .await
+    }
+
+    /// Proof that an entry is in the log, with a receipt unless a tree size is asked for.
+    pub async fn prove(
+        &self,
+        entry: pb::get_inclusion_proof_request::Entry,
+        tree_size: Option<u64>,
+    ) -> Result<pb::GetInclusionProofResponse, ClientError> {
+        let request = pb::GetInclusionProofRequest {
+            entry: Some(entry),
+            tree_size: tree_size.unwrap_or_default(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_inclusion_proof, request))
+            .await
+    }
+
+    /// Proof that the log of `from` entries is the beginning of that of `to` entries (`None`: as it is now).
+    pub async fn prove_growth(
+        &self,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<pb::GetConsistencyProofResponse, ClientError> {
+        let request = pb::GetConsistencyProofRequest {
+            from_size: from,
+            to_size: to.unwrap_or_default(),
+        };
+        self.connection
+            .retrying(|| client_call!(self, get_consistency_proof, request))
+            .await
+    }
+
+    /// The bytes of the entries from `from` on and below `until`, of which the leaves of the tree are the hashes.
+    pub async fn read_entries(
+        &self,
+        from: u64,
+        until: u64,
+    ) -> Result<Streaming<pb::ReadEntriesResponse>, ClientError> {
+        let request = pb::ReadEntriesRequest { from, until };
+        let mut client =
+            Client::new(self.connection.streaming()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        self.connection.once(client.read_entries(request)).await
+    }
+
+    /// Has the service recompute the Merkle tree over the whole log.
     pub async fn verify(&self) -> Result<pb::VerifyLogResponse, ClientError> {
         let patient = Self {
             connection: self

@@ -5,6 +5,7 @@
 
 pub mod blobs;
 pub mod error;
+pub mod exchange;
 pub mod files;
 mod group;
 mod memory;

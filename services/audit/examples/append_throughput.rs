@@ -114,7 +114,10 @@ async fn over_grpc(plan: &Plan) {
                 let events = (first..first + batch)
                     .map(|number| wire(event(number).facts()))
                     .collect();
-                let mut request = Request::new(pb::AppendEventsRequest { events });
+                let mut request = Request::new(pb::AppendEventsRequest {
+                    events,
+                    receipts: false,
+                });
                 request
                     .metadata_mut()
                     .insert("authorization", format!("Bearer {token}").parse().unwrap());

@@ -27,12 +27,15 @@ pub enum AuditError {
     /// An event id came again with another content.
     #[error("the event id {0} was already used for another event")]
     EventIdReused(EventId),
+    /// There is no such event.
+    #[error("the log has no event with the id {0}")]
+    UnknownEvent(EventId),
     /// An append before this one failed, and took this one along. Nothing of it was written.
     #[error("an append before this one failed; send the events again")]
     Interrupted,
     /// The log is shorter than it was known to be, or another.
     #[error(
-        "the log was rolled back: {0}; restore the newest backup, or move head.json away if the loss is understood"
+        "the log was rolled back: {0}; restore the newest backup, or move head.json and checkpoint away if the loss is understood"
     )]
     RolledBack(String),
     /// A stored record is missing, cannot be read, or does not fit the others.
@@ -83,6 +86,7 @@ impl Classify for AuditError {
             Self::Field { .. } => ErrorClass::Invalid,
             Self::ForeignSource => ErrorClass::Denied,
             Self::EventIdReused(_) => ErrorClass::Conflict,
+            Self::UnknownEvent(_) => ErrorClass::NotFound,
             Self::Interrupted => ErrorClass::Unavailable,
             Self::RolledBack(_) | Self::Damaged(_) => ErrorClass::Internal,
             Self::Store(error) => error.class(),
@@ -94,6 +98,7 @@ impl Classify for AuditError {
             Self::Field { .. } => "INVALID_FIELD",
             Self::ForeignSource => "FOREIGN_SOURCE",
             Self::EventIdReused(_) => "EVENT_ID_REUSED",
+            Self::UnknownEvent(_) => "EVENT_NOT_FOUND",
             Self::Interrupted => "APPEND_INTERRUPTED",
             Self::RolledBack(_) => "LOG_ROLLED_BACK",
             Self::Damaged(_) => "LOG_DAMAGED",
@@ -123,7 +128,7 @@ impl Classify for AuditError {
 
     fn metadata(&self) -> Vec<(String, String)> {
         match self {
-            Self::EventIdReused(id) => vec![("event_id".to_owned(), id.to_string())],
+            Self::EventIdReused(id) | Self::UnknownEvent(id) => vec![("event_id".to_owned(), id.to_string())],
             _ => vec![],
         }
     }

@@ -5,11 +5,15 @@ use std::{sync::Arc, time::SystemTime};
 use asterism_chassis::{error::Failure, identity::PrincipalId};
 use asterism_crypto::Digest;
 use asterism_proto::audit as pb;
+use asterism_tlog::SignedCheckpoint;
 use tokio::sync::watch;
 
 use crate::{
     error::AuditError,
-    log::{Entry, Event, Facts, Filter, Log, MAX_APPEND, Outcome, PageToken, Report, Source, Timestamp},
+    log::{
+        Consistency, Entry, Event, Facts, Filter, Inclusion, Log, MAX_APPEND, Outcome, PageToken, Report,
+        Source, Timestamp,
+    },
 };
 
 /// The source that a principal speaks for: a service for itself.
@@ -92,7 +96,7 @@ pub(crate) fn log_entry(entry: Entry) -> pb::LogEntry {
         index: entry.index,
         appended_at: Some(moment(entry.appended_at)),
         event: Some(event),
-        chain_sha256: entry.chain.as_bytes().to_vec(),
+        leaf_sha256: entry.leaf.as_bytes().to_vec(),
     }
 }
 
@@ -147,11 +151,72 @@ pub(crate) fn report(report: Report) -> pb::VerifyLogResponse {
     pb::VerifyLogResponse {
         verified: first_bad_index.is_none(),
         entries: report.head.size,
-        chain_sha256: report.head.chain.as_bytes().to_vec(),
+        root_sha256: report.head.root.as_bytes().to_vec(),
         first_bad_index,
         problem: problem.unwrap_or_default(),
         sequence_problems: report.sequence_problems,
     }
+}
+
+pub(crate) fn checkpoint(signed: &SignedCheckpoint, verifier_keys: Vec<String>) -> pb::GetCheckpointResponse {
+    let said = signed.checkpoint();
+    pb::GetCheckpointResponse {
+        checkpoint: signed.to_string(),
+        size: said.size,
+        root_sha256: said.root.as_bytes().to_vec(),
+        verifier_keys,
+    }
+}
+
+/// The index of the entry that is to be proved.
+pub(crate) fn wanted_entry(
+    log: &Log,
+    entry: Option<pb::get_inclusion_proof_request::Entry>,
+) -> Result<u64, AuditError> {
+    use pb::get_inclusion_proof_request::Entry;
+    match entry {
+        Some(Entry::Index(index)) => Ok(index),
+        Some(Entry::EventId(id)) => log.index_of_event(&id.parse()?),
+        None => Err(AuditError::field("entry", "must be an index or an event id")),
+    }
+}
+
+pub(crate) fn inclusion(proved: Inclusion, receipt: String) -> pb::GetInclusionProofResponse {
+    pb::GetInclusionProofResponse {
+        index: proved.proof.index,
+        tree_size: proved.proof.size,
+        entry: proved.bytes,
+        leaf_sha256: proved.entry.leaf.as_bytes().to_vec(),
+        hashes: hashes(&proved.proof.hashes),
+        root_sha256: proved.head.root.as_bytes().to_vec(),
+        receipt,
+    }
+}
+
+pub(crate) fn consistency(proved: Consistency) -> pb::GetConsistencyProofResponse {
+    pb::GetConsistencyProofResponse {
+        from_size: proved.old.size,
+        to_size: proved.new.size,
+        hashes: hashes(&proved.proof.hashes),
+        from_root_sha256: proved.old.root.as_bytes().to_vec(),
+        to_root_sha256: proved.new.root.as_bytes().to_vec(),
+    }
+}
+
+fn hashes(hashes: &[Digest]) -> Vec<Vec<u8>> {
+    hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect()
+}
+
+/// The first index that is no longer to be read, in a log of `size` entries.
+pub(crate) fn read_until(message: &pb::ReadEntriesRequest, size: u64) -> Result<u64, AuditError> {
+    let until = if message.until == 0 { size } else { message.until };
+    if until > size {
+        return Err(AuditError::field("until", format!("the log has {size} entries")));
+    }
+    if message.from > until {
+        return Err(AuditError::field("from", format!("must not be beyond {until}")));
+    }
+    Ok(until)
 }
 
 /// Tells watchers that the log has grown; of two appends that tell at once, the larger size stays.

@@ -3,6 +3,8 @@
 
 #[path = "service/appending.rs"]
 mod appending;
+#[path = "service/proving.rs"]
+mod proving;
 #[path = "service/queries.rs"]
 mod queries;
 #[path = "service/restarts.rs"]

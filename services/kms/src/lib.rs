@@ -15,11 +15,10 @@ pub mod policy;
 pub mod root;
 mod service;
 mod sweeper;
-mod upgrade;
 mod vault;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use asterism_chassis::{
     Foundation, StartError, off_runtime,
@@ -35,7 +34,7 @@ use asterism_proto::{
     policy::policy_service_server::PolicyServiceServer,
 };
 
-use asterism_store::{SledOptions, SledRecords};
+use asterism_store::{SledOptions, SledRecords, exchange};
 
 pub use config::{Config, LifecycleConfig, Pkcs11Config, RootKeyConfig};
 pub use error::KmsError;
@@ -135,7 +134,7 @@ pub async fn start_with_clock(
 /// Opens the store, and its seal where the settings name what opens it; that failing, the service does not start.
 fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Vault>), StartError> {
     let data_dir = &config.common.data_dir;
-    upgrade::settle(data_dir)?;
+    exchange::settle(data_dir)?;
     let (mut foundation, mut vault) = open_store(config, clock)?;
     if !vault.status().facts.automatic {
         tracing::warn!("kms is sealed, and serves once it was unsealed with `asterism kms unseal`");
@@ -144,9 +143,9 @@ fn open(config: &Config, clock: &Clock) -> Result<(Foundation, Arc<Vault>), Star
     let opened = vault.turn().unseal(None);
     match opened {
         Err(KmsError::UpgradeAtStart) => {
-            upgrade::copy(data_dir, &vault.keyring_of_format_1()?)?;
+            copy_upgraded(data_dir, &vault.keyring_of_format_1()?)?;
             drop((foundation, vault));
-            upgrade::exchange(data_dir)?;
+            exchange::exchange(data_dir)?;
             (foundation, vault) = open_store(config, clock)?;
             vault.turn().unseal(None)?;
             tracing::info!("wrapped all key material anew, each version under a key of its own");
@@ -162,6 +161,12 @@ fn open_store(config: &Config, clock: &Clock) -> Result<(Foundation, Vault), Sta
     let foundation = Foundation::open("kms", &config.common)?;
     let vault = Vault::new(config, &foundation, clock.clone())?;
     Ok((foundation, vault))
+}
+
+/// Copies the store of `keyring` beside it, upgraded.
+fn copy_upgraded(data_dir: &Path, keyring: &Keyring) -> Result<(), StartError> {
+    let copy = SledRecords::open(&exchange::copy_dir(data_dir), SledOptions::default())?;
+    Ok(keyring.copy_into(&copy)?)
 }
 
 /// The keyring of a data directory that no service has open, for tools that work on it.

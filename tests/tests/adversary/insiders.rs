@@ -166,6 +166,7 @@ fn event(source: &str) -> AppendEventsRequest {
             request_id: fresh_id(),
             ..Event::default()
         }],
+        receipts: false,
     }
 }
 

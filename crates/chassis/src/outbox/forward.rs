@@ -207,7 +207,10 @@ impl Sender {
                 let client = client
                     .as_mut()
                     .ok_or_else(|| Refusal::passing(format!("{endpoint} is not an endpoint")))?;
-                let mut request = Request::new(AppendEventsRequest { events });
+                let mut request = Request::new(AppendEventsRequest {
+                    events,
+                    receipts: false,
+                });
                 let bearer = MetadataValue::try_from(format!("Bearer {}", token()))
                     .map_err(|error| Refusal::passing(error.to_string()))?;
                 request.metadata_mut().insert("authorization", bearer);

@@ -6,33 +6,49 @@
 //! fail, looks at what the store holds, and goes on from there if that is what is known to be durable; otherwise it is closed
 //! until a restart.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError},
+};
 
 use asterism_store::{Batch, Records, StoreError};
+use asterism_tlog::leaf_hash;
 
 use super::{
     Log,
-    entry::{chain, decode, encode, encode_event},
-    event::{Event, EventId, Source, Timestamp},
-    head::Head,
-    keys, missing,
+    entry::{encode, encode_event},
+    event::{Event, EventId, Timestamp},
+    head::{Head, Sequences, Standing},
+    ids::{Lookup, UnderWay},
+    keys,
+    pack::Packer,
+    tree::Tree,
 };
 use crate::error::AuditError;
 
 /// Most events of one append.
 pub const MAX_APPEND: usize = 1000;
 
-/// Last sequence number of each source, as in [`Source::ALL`]; 0 before the first.
-pub(super) type Sequences = [u64; Source::ALL.len()];
+/// Where the log ends.
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) standing: Standing,
+    pub(super) tree: Arc<Tree>,
+}
+
+impl End {
+    pub(super) fn size(&self) -> u64 {
+        self.standing.head.size
+    }
+}
 
 pub(super) struct State {
     /// What the next append builds on.
-    submitted: Head,
-    pub(super) durable: Head,
-    sequences: Sequences,
-    appended_at: Timestamp,
-    /// Events on their way to the disk.
+    submitted: End,
+    pub(super) durable: End,
+    /// Event ids on their way to the disk, and the blocks that they are in.
     under_way: HashSet<EventId>,
+    blocks: UnderWay,
     /// Appends on their way to the disk.
     appends: usize,
     condition: Condition,
@@ -48,28 +64,20 @@ enum Condition {
 }
 
 impl State {
-    pub(super) fn load(records: &dyn Records, head: Head) -> Result<Self, AuditError> {
-        let appended_at = match head.size.checked_sub(1) {
-            Some(last) => {
-                let stored = records.get(&keys::entry(last))?.ok_or_else(|| missing(last))?;
-                decode(last, &stored)?.appended_at
-            }
-            None => Timestamp::from(std::time::UNIX_EPOCH),
-        };
-        Ok(Self {
-            submitted: head,
-            durable: head,
-            sequences: stored_sequences(records)?,
-            appended_at,
+    pub(super) fn new(end: End) -> Self {
+        Self {
+            submitted: end.clone(),
+            durable: end,
             under_way: HashSet::new(),
+            blocks: UnderWay::default(),
             appends: 0,
             condition: Condition::Open,
-        })
+        }
     }
 
     /// How far the log will reach when all that is under way has arrived.
     pub(super) fn submitted(&self) -> u64 {
-        self.submitted.size
+        self.submitted.size()
     }
 
     pub(super) fn check_reads(&self) -> Result<(), AuditError> {
@@ -90,19 +98,46 @@ impl State {
     }
 }
 
-/// An event with what can be made of it before its place is known.
-struct Prepared<'a> {
-    event: &'a Event,
-    bytes: Vec<u8>,
-    facets: Vec<keys::FacetPrefix>,
+/// The events of an append, each once.
+struct Distinct<'a> {
+    events: Vec<(&'a Event, Vec<u8>)>,
+    /// Which of them each event of the append is.
+    positions: Vec<usize>,
+    /// Sorted.
+    ids: Vec<EventId>,
+}
+
+impl<'a> Distinct<'a> {
+    /// # Errors
+    /// [`AuditError::EventIdReused`] when an id comes twice with another content.
+    fn of(events: &'a [Event]) -> Result<Self, AuditError> {
+        let mut known: HashMap<EventId, usize> = HashMap::with_capacity(events.len());
+        let mut distinct: Vec<(&Event, Vec<u8>)> = Vec::with_capacity(events.len());
+        let mut positions = Vec::with_capacity(events.len());
+        for event in events {
+            let next = distinct.len();
+            let position = *known.entry(event.facts().id).or_insert(next);
+            match distinct.get(position) {
+                Some((first, _)) => same(first, event)?,
+                None => distinct.push((event, encode_event(event))),
+            }
+            positions.push(position);
+        }
+        let mut ids: Vec<EventId> = known.into_keys().collect();
+        ids.sort_unstable();
+        Ok(Self {
+            events: distinct,
+            positions,
+            ids,
+        })
+    }
 }
 
 /// What an append writes.
 struct Group {
     batch: Batch,
-    head: Head,
-    sequences: Sequences,
-    appended_at: Timestamp,
+    end: End,
+    blocks: Vec<(EventId, Vec<u8>)>,
     ids: Vec<EventId>,
 }
 
@@ -119,120 +154,78 @@ impl Log {
                 format!("at most {MAX_APPEND} in one call"),
             ));
         }
-        let prepared: Vec<Prepared<'_>> = events
-            .iter()
-            .map(|event| Prepared {
-                event,
-                bytes: encode_event(event),
-                facets: keys::facets(event.facts()).collect(),
-            })
-            .collect();
-        let (ticket, head, ids, indexes) = {
+        let distinct = Distinct::of(events)?;
+        let (ticket, end, ids, indexes) = {
             let mut state = self.state();
             // A repeat of what is under way waits until it is known how that ends.
-            while state.check().is_ok() && events.iter().any(|e| state.under_way.contains(&e.facts().id)) {
-                state = self
-                    .ended
-                    .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+            while state.check().is_ok() && distinct.ids.iter().any(|id| state.under_way.contains(id)) {
+                state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.check()?;
-            let (indexes, group) = self.arrange(&state, &prepared, now)?;
+            let (indexes, group) = self.arrange(&state, &distinct, now)?;
+            let indexes: Vec<u64> = distinct.positions.iter().map(|at| indexes[*at]).collect();
             let Some(Group {
                 batch,
-                head,
-                sequences,
-                appended_at,
+                end,
+                blocks,
                 ids,
             }) = group
             else {
                 return Ok(indexes);
             };
             let ticket = self.records.submit(batch);
-            state.submitted = head;
-            state.sequences = sequences;
-            state.appended_at = appended_at;
+            for (first, block) in blocks {
+                state.blocks.put(first, block, end.size());
+            }
+            state.submitted = end.clone();
             state.under_way.extend(&ids);
             state.appends += 1;
-            (ticket, head, ids, indexes)
+            (ticket, end, ids, indexes)
         };
-        self.settle(ticket.wait(), head, &ids)?;
+        self.settle(ticket.wait(), end, &ids)?;
+        if let Err(error) = self.index.write_runs(&*self.records, self.size()) {
+            // The entries are durable; what finds them is still in memory, and made again at a start.
+            tracing::warn!(%error, "the index could not be written; it is tried again with the next append");
+        }
         Ok(indexes)
     }
 
-    /// Gives the events their places; `None` when all are there already.
+    /// Gives the events their places, and an index to each; no group when all are there already.
     fn arrange(
         &self,
         state: &State,
-        prepared: &[Prepared<'_>],
+        distinct: &Distinct<'_>,
         now: Timestamp,
     ) -> Result<(Vec<u64>, Option<Group>), AuditError> {
-        // Clocks go back; the log does not.
-        let appended_at = now.max(state.appended_at);
-        let mut head = state.submitted;
-        let mut sequences = state.sequences;
-        let mut batch = Batch::new();
-        let mut new: HashMap<EventId, (u64, &Event)> = HashMap::new();
-        let mut indexes = Vec::with_capacity(prepared.len());
-        for Prepared { event, bytes, facets } in prepared {
-            let id = event.facts().id;
-            if let Some((index, first)) = new.get(&id) {
-                same(first, event)?;
-                indexes.push(*index);
-                continue;
-            }
-            if let Some(index) = self.index_of(&id)? {
+        let mut lookup = state.blocks.lookup(&*self.records, &distinct.ids)?;
+        let before = &state.submitted;
+        let mut new = Vec::with_capacity(distinct.events.len());
+        let mut indexes = Vec::with_capacity(distinct.events.len());
+        for (event, bytes) in &distinct.events {
+            if let Some(index) = lookup.index_of(&event.facts().id) {
                 same(&self.entry(index)?.event, event)?;
                 indexes.push(index);
-                continue;
+            } else {
+                let index = before.size() + new.len() as u64;
+                new.push((index, *event, bytes.as_slice()));
+                indexes.push(index);
             }
-            let index = head.size;
-            let bytes = encode(appended_at, bytes);
-            head = Head {
-                size: index + 1,
-                chain: chain(&head.chain, &bytes),
-            };
-            let stored = [head.chain.as_bytes().as_slice(), &bytes].concat();
-            batch = batch
-                .put(keys::entry(index), stored)
-                .put(keys::id(&id), index.to_be_bytes());
-            for prefix in facets {
-                batch = batch.put(keys::facet(prefix, index), []);
+        }
+        let group = if new.is_empty() {
+            None
+        } else {
+            for (index, event, _) in &new {
+                lookup.insert(event.facts().id, *index);
             }
-            count(&mut sequences, event);
-            new.insert(id, (index, event));
-            indexes.push(index);
-        }
-        if new.is_empty() {
-            return Ok((indexes, None));
-        }
-        batch = match state.submitted.size {
-            0 => batch.expect_absent([keys::HEAD]),
-            _ => batch.expect_value([keys::HEAD], state.submitted.to_bytes()),
+            self.index
+                .push(new.iter().map(|(index, event, _)| (*index, event.facts())));
+            Some(group(before, &new, lookup, now))
         };
-        for (source, last) in Source::ALL
-            .into_iter()
-            .zip(sequences)
-            .filter(|(_, last)| *last > 0)
-        {
-            batch = batch.put(keys::source(source), last.to_be_bytes());
-        }
-        batch = batch.put([keys::HEAD], head.to_bytes());
-        let ids = new.into_keys().collect();
-        Ok((
-            indexes,
-            Some(Group {
-                batch,
-                head,
-                sequences,
-                appended_at,
-                ids,
-            }),
-        ))
+        Ok((indexes, group))
     }
 
     /// Takes note of how an append ended.
-    fn settle(&self, result: Result<(), StoreError>, head: Head, ids: &[EventId]) -> Result<(), AuditError> {
+    fn settle(&self, result: Result<(), StoreError>, end: End, ids: &[EventId]) -> Result<(), AuditError> {
         let mut state = self.state();
         state.appends -= 1;
         for id in ids {
@@ -240,7 +233,10 @@ impl Log {
         }
         match &result {
             // Those who wait wake in any order; who is durable, those before it are.
-            Ok(()) if head.size > state.durable.size => state.durable = head,
+            Ok(()) if end.size() > state.durable.size() => {
+                state.blocks.settled(end.size());
+                state.durable = end;
+            }
             Ok(()) => {}
             Err(_) if state.condition == Condition::Open => state.condition = Condition::Stalled,
             Err(_) => {}
@@ -265,27 +261,66 @@ impl Log {
 
     /// Goes on from what is durable, if that is what the store holds.
     fn resume(&self, state: &mut State) -> Result<(), AuditError> {
-        let stored = Head::stored(&*self.records)?;
-        if stored != state.durable {
+        let stored = Standing::stored(&*self.records)?;
+        if stored != state.durable.standing {
             let text = format!(
                 "the store holds {} entries, and {} are known",
-                stored.size, state.durable.size
+                stored.head.size,
+                state.durable.size()
             );
             return Err(AuditError::Damaged(text));
         }
-        state.submitted = stored;
-        state.sequences = stored_sequences(&*self.records)?;
+        state.submitted = state.durable.clone();
+        state.blocks.clear();
+        self.index.truncate(state.durable.size());
         Ok(())
     }
+}
 
-    fn index_of(&self, id: &EventId) -> Result<Option<u64>, AuditError> {
-        let Some(bytes) = self.records.get(&keys::id(id))? else {
-            return Ok(None);
-        };
-        let index = keys::number(&bytes);
-        index
-            .map(Some)
-            .ok_or_else(|| AuditError::damaged("the record of an event id cannot be read"))
+/// What is written for new events, each with its index and its bytes.
+fn group(before: &End, new: &[(u64, &Event, &[u8])], lookup: Lookup, now: Timestamp) -> Group {
+    // Clocks go back; the log does not.
+    let appended_at = now.max(before.standing.appended_at);
+    let mut tree = Tree::clone(&before.tree);
+    let mut sequences = before.standing.sequences;
+    let mut packer = Packer::new(before.size(), appended_at);
+    let mut tiles = Vec::new();
+    for (_, event, bytes) in new {
+        let leaf = leaf_hash(&encode(appended_at, bytes));
+        tree.append(leaf, |tile| tiles.push(tile));
+        packer.push(event, &leaf);
+        count(&mut sequences, event);
+    }
+    let standing = Standing {
+        head: Head {
+            size: tree.size(),
+            root: tree.root(),
+        },
+        appended_at,
+        sequences,
+    };
+    let mut batch = match before.size() {
+        0 => Batch::new().expect_absent([keys::HEAD]),
+        _ => Batch::new().expect_value([keys::HEAD], before.standing.to_bytes()),
+    };
+    for (first, record) in packer.finish() {
+        batch = batch.put(keys::entries(first), record);
+    }
+    for tile in tiles {
+        batch = batch.put(tile.key(), tile.value());
+    }
+    let blocks = lookup.finish();
+    for (first, block) in &blocks {
+        batch = batch.put(keys::ids(first), block.clone());
+    }
+    Group {
+        batch: batch.put([keys::HEAD], standing.to_bytes()),
+        end: End {
+            standing,
+            tree: Arc::new(tree),
+        },
+        blocks,
+        ids: new.iter().map(|(_, event, _)| event.facts().id).collect(),
     }
 }
 
@@ -301,19 +336,31 @@ fn same(first: &Event, again: &Event) -> Result<(), AuditError> {
 fn count(sequences: &mut Sequences, event: &Event) {
     let facts = event.facts();
     let last = &mut sequences[facts.source as usize];
-    if facts.source_sequence != *last + 1 {
+    if facts.source_sequence != last.wrapping_add(1) {
         tracing::warn!(source = %facts.source, sequence = facts.source_sequence, last = *last, "a source does not count on");
     }
     *last = facts.source_sequence.max(*last);
 }
 
-pub(super) fn stored_sequences(records: &dyn Records) -> Result<Sequences, AuditError> {
-    let mut sequences = Sequences::default();
-    for source in Source::ALL {
-        if let Some(bytes) = records.get(&keys::source(source))? {
-            sequences[source as usize] = keys::number(&bytes)
-                .ok_or_else(|| AuditError::Damaged(format!("the last number of {source} cannot be read")))?;
-        }
+/// Where a log ends whose entries are stored.
+///
+/// # Errors
+/// [`AuditError::Damaged`] when something of its end is missing, was altered, or does not amount to its head.
+pub(super) fn stored_end(records: &dyn Records) -> Result<End, AuditError> {
+    let standing = Standing::stored(records)?;
+    let tree = Tree::load(records, standing.head.size)?;
+    if tree.root() != standing.head.root {
+        return Err(AuditError::damaged("its head is not what its entries amount to"));
     }
-    Ok(sequences)
+    let beyond = records.scan(&keys::entries(standing.head.size), &[keys::ENTRIES], 1)?;
+    if !beyond.is_empty() {
+        return Err(AuditError::Damaged(format!(
+            "there are entries beyond its head of {}",
+            standing.head.size
+        )));
+    }
+    Ok(End {
+        standing,
+        tree: Arc::new(tree),
+    })
 }

@@ -1,7 +1,6 @@
-//! Entries, and how they are stored.
+//! Entries, and the bytes of them that are hashed.
 //!
 //! ```text
-//! stored value: chain value 32 | entry
 //! entry:        version 1 | appended at | event
 //! event:        event id 16 | source 1 | source sequence 8 | occurred at | outcome 1 | key version 4 | digests 1
 //!               | input SHA-256 32, if bit 0 of digests | output SHA-256 32, if bit 1 of digests
@@ -11,20 +10,17 @@
 //! text:         length in bytes 2 | UTF-8
 //! source:       1 kms, 2 ingest, 3 inference, 4 audit;   outcome: 1 succeeded, 2 denied, 3 failed
 //! ```
-//! Integers are big-endian. Every entry has exactly one encoding, and every other string of bytes is refused: the bytes that
-//! are hashed are the bytes that are stored, and what is read back from them is what was hashed.
-//!
-//! `chain(i) = SHA-256(0x01 | chain(i-1) | entry i)`, `chain(-1)` being 32 zero bytes. The leading byte keeps this hash apart
-//! from those of a Merkle tree over the same entries, which start with 0x00 (leaf) and hash other things after 0x01 (two nodes
-//! of 32 bytes, which no entry can be: entries are longer).
+//! Integers are big-endian. Every entry has exactly one encoding, and every other string of bytes is refused: what is read back
+//! from the bytes is what was hashed. The leaf of the Merkle tree is `SHA-256(0x00 | entry)` (RFC 6962); the store keeps entries
+//! in fewer bytes, from which these follow (`pack.rs`).
 
-use asterism_crypto::{Digest, DigestWriter};
+use asterism_crypto::Digest;
+use asterism_tlog::leaf_hash;
 
 use super::event::{Event, EventId, Facts, Outcome, Source, Timestamp};
 use crate::error::AuditError;
 
 const VERSION: u8 = 1;
-const CHAIN_DOMAIN: u8 = 1;
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
 /// The bits of texts that came later, in the order of [`Facts::later_texts`].
@@ -37,24 +33,10 @@ pub struct Entry {
     pub index: u64,
     /// By the log's own clock; never before that of an earlier entry.
     pub appended_at: Timestamp,
-    /// Chain value after this entry.
-    pub chain: Digest,
+    /// Its leaf in the Merkle tree.
+    pub leaf: Digest,
     /// What the source reported.
     pub event: Event,
-}
-
-/// The chain value after `entry` (its bytes), with `before` in front of it.
-pub(super) fn chain(before: &Digest, entry: &[u8]) -> Digest {
-    let mut writer = DigestWriter::new();
-    writer.update(&[CHAIN_DOMAIN]);
-    writer.update(before.as_bytes());
-    writer.update(entry);
-    writer.finish()
-}
-
-/// The chain value before the first entry.
-pub(super) fn chain_start() -> Digest {
-    Digest::from_bytes([0; 32])
 }
 
 /// An entry's bytes; `event` as [`encode_event`] gives it.
@@ -105,29 +87,17 @@ pub(super) fn encode_event(event: &Event) -> Vec<u8> {
     bytes
 }
 
-/// What a record of the store holds: the chain value and the entry's bytes.
+/// Reads an entry's bytes.
 ///
 /// # Errors
 /// [`AuditError::Damaged`] naming the entry.
-pub(super) fn split(index: u64, stored: &[u8]) -> Result<(Digest, &[u8]), AuditError> {
-    let (chain, bytes) = stored
-        .split_first_chunk::<32>()
-        .ok_or_else(|| AuditError::damaged(format!("entry {index} is cut short")))?;
-    Ok((Digest::from_bytes(*chain), bytes))
-}
-
-/// Reads what the store holds.
-///
-/// # Errors
-/// [`AuditError::Damaged`] naming the entry.
-pub(super) fn decode(index: u64, stored: &[u8]) -> Result<Entry, AuditError> {
-    let (chain, bytes) = split(index, stored)?;
+pub(super) fn decode(index: u64, bytes: &[u8]) -> Result<Entry, AuditError> {
     let (appended_at, event) =
         read(bytes).ok_or_else(|| AuditError::damaged(format!("entry {index} cannot be read")))?;
     Ok(Entry {
         index,
         appended_at,
-        chain,
+        leaf: leaf_hash(bytes),
         event,
     })
 }

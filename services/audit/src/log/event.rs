@@ -24,6 +24,9 @@ const FIXED_BYTES: usize = 16 + 1 + 8 + 12 + 1 + 4 + 1;
 pub struct EventId([u8; 16]);
 
 impl EventId {
+    /// Below every other.
+    pub(super) const LEAST: Self = Self([0; 16]);
+
     /// From its 16 bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)

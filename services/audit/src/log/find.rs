@@ -7,12 +7,15 @@ use asterism_crypto::{Digest, DigestWriter};
 use super::{
     Entry, Log,
     event::{Facts, Outcome, Source, Timestamp},
-    keys::{self, FacetPrefix},
+    keys::{self, Term},
+    missing, pack, read,
 };
 use crate::error::AuditError;
 
-/// Index records that are looked at in one go.
+/// Entries that are looked at in one go, where no index helps.
 const STRIDE: usize = 256;
+/// Runs of the index that one page asks, at most.
+const MAX_RUNS: usize = 2048;
 /// Entries that one page looks at, at most: what a filter by time alone, or by facts that hardly ever meet, may cost.
 const MAX_LOOKED_AT: usize = 20_000;
 
@@ -68,7 +71,7 @@ impl Filter {
         writer.finish()
     }
 
-    fn facets(&self) -> Vec<FacetPrefix> {
+    fn terms(&self) -> Vec<Term> {
         let texts = [
             &*self.trace_id,
             &*self.resource,
@@ -163,76 +166,92 @@ impl Log {
     /// [`AuditError::Damaged`], and the store's own.
     pub fn find(&self, filter: &Filter, from: u64, limit: usize) -> Result<Page, AuditError> {
         let size = self.open_size()?;
-        let facets = filter.facets();
-        let mut page = Page {
-            entries: Vec::new(),
-            next: None,
-            size,
+        let terms = filter.terms();
+        let mut search = Search {
+            filter,
+            limit,
+            looked_at: 0,
+            page: Page {
+                entries: Vec::new(),
+                next: None,
+                size,
+            },
         };
         let mut from = from;
-        let mut looked_at = 0;
-        while from < size {
-            let (candidates, reach) = self.candidates(&facets, from, size)?;
-            looked_at += candidates.len();
-            for entry in candidates {
-                if filter.matches(entry.event.facts()) {
-                    if page.entries.len() == limit {
-                        page.next = Some(entry.index);
-                        return Ok(page);
-                    }
-                    page.entries.push(entry);
-                }
-            }
-            from = reach;
-            if looked_at >= MAX_LOOKED_AT && from < size {
-                page.next = Some(from);
+        let mut runs = 0;
+        while from < size && search.page.next.is_none() {
+            if search.looked_at >= MAX_LOOKED_AT || runs >= MAX_RUNS {
+                search.page.next = Some(from);
                 break;
             }
-        }
-        Ok(page)
-    }
-
-    /// Entries from `from` on among which are all that have these facets, up to the index that is given besides.
-    fn candidates(
-        &self,
-        facets: &[FacetPrefix],
-        from: u64,
-        size: u64,
-    ) -> Result<(Vec<Entry>, u64), AuditError> {
-        // Of all facets, the rarest: so many records of it reach furthest.
-        let mut best: Option<(Vec<u64>, u64)> = None;
-        for prefix in facets {
-            let (indexes, reach) = self.indexed(prefix, from, size)?;
-            if best.as_ref().is_none_or(|(fewest, furthest)| {
-                reach > *furthest || reach == *furthest && indexes.len() < fewest.len()
-            }) {
-                best = Some((indexes, reach));
-            }
-        }
-        match best {
-            Some((indexes, reach)) => {
-                let entries: Result<_, _> = indexes.into_iter().map(|index| self.entry(index)).collect();
-                Ok((entries?, reach))
-            }
-            None => {
+            if terms.is_empty() {
                 let entries = self.range(from, size, STRIDE)?;
-                let reach = from + entries.len() as u64;
-                Ok((entries, reach))
+                from += entries.len() as u64;
+                search.look_at_all(entries);
+            } else {
+                let (candidates, reach) = self.index.find(&*self.records, &terms, from, size)?;
+                self.look_at(&mut search, &candidates)?;
+                from = reach;
+                runs += 1;
             }
         }
+        Ok(search.page)
     }
 
-    /// Indexes below `size` with this facet, and the index up to which these are all.
-    fn indexed(&self, prefix: &FacetPrefix, from: u64, size: u64) -> Result<(Vec<u64>, u64), AuditError> {
-        let keys = self.records.scan(&keys::facet(prefix, from), prefix, STRIDE)?;
-        let complete = keys.len() < STRIDE;
-        let indexes: Option<Vec<u64>> = keys.iter().map(|(key, _)| keys::number(key.get(18..)?)).collect();
-        let mut indexes = indexes.ok_or_else(|| AuditError::damaged("an index record cannot be read"))?;
-        indexes.retain(|index| *index < size);
-        let reach = match indexes.last() {
-            Some(last) if !complete && indexes.len() == STRIDE => last + 1,
-            _ => size,
-        };
-        Ok((indexes, reach))
+    /// Looks at the candidates until the page is full.
+    fn look_at(&self, search: &mut Search<'_>, candidates: &[u64]) -> Result<(), AuditError> {
+        let mut candidates = candidates.iter().copied().peekable();
+        while let Some(candidate) = candidates.peek().copied() {
+            let (first, record) = read::record(&*self.records, candidate)?;
+            let packed = pack::unpack(first, &record).map_err(read::altered)?;
+            let end = first + packed.len() as u64;
+            if candidate >= end {
+                return Err(missing(candidate));
+            }
+            while let Some(index) = candidates.next_if(|index| *index < end) {
+                if search.looked_at >= MAX_LOOKED_AT {
+                    search.page.next = Some(index);
+                    return Ok(());
+                }
+                let (entry, _) = packed[(index - first) as usize]
+                    .entry()
+                    .ok_or_else(|| read::altered(index))?;
+                if !search.look_at(entry) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A page in the making.
+struct Search<'a> {
+    filter: &'a Filter,
+    limit: usize,
+    looked_at: usize,
+    page: Page,
+}
+
+impl Search<'_> {
+    /// Whether there is room for more.
+    fn look_at(&mut self, entry: Entry) -> bool {
+        self.looked_at += 1;
+        if self.filter.matches(entry.event.facts()) {
+            if self.page.entries.len() == self.limit {
+                self.page.next = Some(entry.index);
+                return false;
+            }
+            self.page.entries.push(entry);
+        }
+        true
+    }
+
+    fn look_at_all(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            if !self.look_at(entry) {
+                return;
+            }
+        }
     }
 }

@@ -2,8 +2,11 @@
 
 mod appending;
 mod codec;
+mod converting;
 mod finding;
+mod killed;
 mod opening;
+mod proofs;
 mod tampering;
 
 use std::{path::Path, sync::Arc, time::Duration};

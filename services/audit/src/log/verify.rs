@@ -1,24 +1,28 @@
 //! Recomputes everything.
 
+use asterism_crypto::Digest;
+use asterism_store::records::Record;
+
 use super::{
     Log,
-    append::{Sequences, stored_sequences},
-    entry,
-    event::{Facts, Source},
-    head::Head,
-    keys,
+    event::{EventId, Facts, Source, Timestamp},
+    head::{Head, Noted, Sequences, Standing},
+    ids::{self, Place},
+    index::{self, Posting, RUN},
+    keys, pack,
+    tree::{FullTile, Tree},
 };
 use crate::error::AuditError;
 
 /// Records that are looked at in one go.
-const STRIDE: usize = 1000;
+const STRIDE: usize = 64;
 /// Problems of sequence numbers that are told one by one.
 const MAX_PROBLEMS: usize = 100;
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Entries that were recomputed, and the chain value after the last.
+    /// Entries that were recomputed, and the root of the tree over them.
     pub head: Head,
     /// First entry that does not fit, and why.
     pub bad: Option<(u64, String)>,
@@ -28,9 +32,19 @@ pub struct Report {
 
 /// How far a verification got.
 struct Walk {
-    head: Head,
-    /// What must be there because of the entries so far: records of event ids equal the entries.
-    facets: u64,
+    known: Head,
+    /// When the entries so far were appended.
+    appended_at: Timestamp,
+    noted: Option<Noted>,
+    tree: Tree,
+    /// Full tiles so far.
+    tiles: u64,
+    /// Where the stored runs of the index end, what they should have of the entries so far, and records that they had.
+    runs_end: u64,
+    run: Vec<Posting>,
+    index_records: u64,
+    /// The block of ids that was looked at last.
+    block: Option<(EventId, Option<EventId>, Vec<Place>)>,
     sequences: Sequences,
     problems: Vec<String>,
 }
@@ -48,175 +62,308 @@ impl<E: Into<AuditError>> From<E> for Stop {
 }
 
 impl Log {
-    /// Recomputes the chain over all entries that are durable now, and holds the records of event ids and facets, the head
-    /// and the numbers of each source against them. Bounded memory; appends go on meanwhile.
+    /// Recomputes the tree over all entries that are durable now, and holds the stored nodes, event ids, index and head, and
+    /// the numbers of each source against them. Bounded memory; appends go on meanwhile.
     ///
     /// # Errors
     /// The store's own; what does not fit is in the report.
     pub fn verify(&self) -> Result<Report, AuditError> {
         self.open_size()?;
-        let known = self.head();
+        // Runs that are written from now on are another verification's.
+        let runs_end = self.index.start();
         let mut walk = Walk {
-            head: Head::empty(),
-            facets: 0,
+            known: self.head(),
+            appended_at: Standing::empty().appended_at,
+            noted: self.note.last(),
+            tree: Tree::default(),
+            tiles: 0,
+            runs_end,
+            run: vec![],
+            index_records: 0,
+            block: None,
             sequences: Sequences::default(),
             problems: vec![],
         };
-        let bad = match self.verify_all(&known, &mut walk) {
+        let bad = match self.verify_all(&mut walk) {
             Ok(()) => None,
             Err(Stop::Bad(index, problem)) => Some((index, problem)),
             Err(Stop::Error(error)) => return Err(error),
         };
         Ok(Report {
-            head: walk.head,
+            head: Head {
+                size: walk.tree.size(),
+                root: walk.tree.root(),
+            },
             bad,
             sequence_problems: walk.problems,
         })
     }
 
-    fn verify_all(&self, known: &Head, walk: &mut Walk) -> Result<(), Stop> {
-        while walk.head.size < known.size {
-            let stored = self
-                .records
-                .scan(&keys::entry(walk.head.size), &[keys::ENTRY], STRIDE)?;
+    fn verify_all(&self, walk: &mut Walk) -> Result<(), Stop> {
+        while walk.tree.size() < walk.known.size {
+            let from = keys::entries(walk.tree.size());
+            let stored = self.records.scan(&from, &[keys::ENTRIES], STRIDE)?;
             if stored.is_empty() {
-                return Err(bad(walk.head.size, "the entry is missing"));
+                return Err(bad(walk.tree.size(), "the entry is missing"));
             }
-            for (key, value) in stored {
-                if walk.head.size == known.size {
+            for (key, record) in stored {
+                if walk.tree.size() >= walk.known.size {
                     break;
                 }
-                if key != keys::entry(walk.head.size) {
-                    return Err(bad(walk.head.size, "the entry is missing"));
+                if key != keys::entries(walk.tree.size()) {
+                    return Err(bad(walk.tree.size(), "the entry is missing"));
                 }
-                self.verify_entry(walk, &value)?;
+                self.verify_record(walk, &record)?;
             }
         }
-        self.verify_head(known, walk)?;
-        self.verify_ids(known)?;
-        self.verify_facets(known, walk)?;
-        self.verify_sequences(known, walk)
+        self.verify_head(walk)?;
+        self.verify_tiles(walk)?;
+        self.verify_ids(walk)?;
+        self.verify_runs(walk)?;
+        self.verify_sequences(walk)
     }
 
-    fn verify_entry(&self, walk: &mut Walk, value: &[u8]) -> Result<(), Stop> {
-        let index = walk.head.size;
-        let Ok((stored, bytes)) = entry::split(index, value) else {
-            return Err(bad(index, "the entry is cut short"));
-        };
-        let chain = entry::chain(&walk.head.chain, bytes);
-        if chain != stored {
-            return Err(bad(
-                index,
-                "the chain value does not fit the entry and the one before it",
-            ));
+    fn verify_record(&self, walk: &mut Walk, record: &[u8]) -> Result<(), Stop> {
+        let first = walk.tree.size();
+        let (packed, unreadable) = pack::unpack_some(first, record);
+        let mut entries = Vec::with_capacity(packed.len());
+        for packed in packed {
+            let index = packed.index;
+            let Some((entry, _)) = packed.entry() else {
+                return Err(bad(index, "the entry was altered"));
+            };
+            self.verify_entry(walk, index, entry.event.facts(), entry.leaf)?;
+            entries.push(entry);
         }
-        let Ok(entry) = entry::decode(index, value) else {
+        if let Some(index) = unreadable {
             return Err(bad(index, "the entry cannot be read"));
-        };
-        let facts = entry.event.facts();
-        if self.records.get(&keys::id(&facts.id))?.as_deref() != Some(&index.to_be_bytes()) {
-            return Err(bad(index, "the event id does not lead to this entry"));
         }
-        for prefix in keys::facets(facts) {
-            if self.records.get(&keys::facet(&prefix, index))?.is_none() {
-                return Err(bad(index, "the entry is missing from an index"));
-            }
-            walk.facets += 1;
-        }
-        walk.count(facts);
-        walk.head = Head {
-            size: index + 1,
-            chain,
-        };
-        if self
-            .note
-            .last()
-            .is_some_and(|noted| noted.size == index + 1 && noted.chain != chain)
-        {
-            return Err(bad(index, "the chain value is not the one that head.json notes"));
+        walk.appended_at = entries[0].appended_at;
+        if !pack::is_packed(first, walk.appended_at, &entries, record) {
+            return Err(bad(
+                first,
+                "the record of the entry is not written as it should be",
+            ));
         }
         Ok(())
     }
 
-    fn verify_head(&self, known: &Head, walk: &Walk) -> Result<(), Stop> {
+    fn verify_entry(&self, walk: &mut Walk, index: u64, facts: &Facts, leaf: Digest) -> Result<(), Stop> {
+        if index >= walk.known.size {
+            return Err(bad(
+                walk.known.size,
+                "there are entries beyond the head of the log",
+            ));
+        }
+        if self.index_of(walk, &facts.id)? != Some(index) {
+            return Err(bad(index, "the event id does not lead to this entry"));
+        }
+        let mut full = Vec::new();
+        walk.tree.append(leaf, |tile| full.push(tile));
+        for tile in full {
+            self.verify_tile(&tile)?;
+            walk.tiles += 1;
+        }
+        if index < walk.runs_end {
+            let offset = (index % RUN) as u32;
+            walk.run.extend(keys::terms(facts).map(|term| (term, offset)));
+            if offset as u64 == RUN - 1 {
+                self.verify_run(walk, index + 1 - RUN)?;
+            }
+        }
+        walk.count(facts);
+        if let Some(noted) = walk.noted
+            && noted.size == index + 1
+            && noted.root.is_some_and(|root| root != walk.tree.root())
+        {
+            return Err(bad(
+                index,
+                "the tree up to this entry is not the one that head.json notes",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The index that an event id leads to.
+    fn index_of(&self, walk: &mut Walk, id: &EventId) -> Result<Option<u64>, Stop> {
+        let held = walk
+            .block
+            .as_ref()
+            .is_some_and(|(first, next, _)| first <= id && next.is_none_or(|next| *id < next));
+        if !held {
+            let before = keys::after(&keys::ids(id));
+            let Some((key, block)) = self.records.scan_back(Some(&before), &[keys::IDS], 1)?.pop() else {
+                return Ok(None);
+            };
+            let after = self.records.scan(&keys::after(&key), &[keys::IDS], 1)?.pop();
+            let next = after.map(|(key, _)| ids::first_id(&key)).transpose()?;
+            // One that cannot be read leads nowhere.
+            let places = ids::decode(&block).unwrap_or_default();
+            walk.block = Some((ids::first_id(&key)?, next, places));
+        }
+        let places = walk.block.as_ref().map_or(&[][..], |(_, _, places)| places);
+        let found = places.binary_search_by_key(id, |(id, _)| *id).ok();
+        if found.is_none() && held {
+            // Appends may have changed it meanwhile.
+            walk.block = None;
+            return self.index_of(walk, id);
+        }
+        Ok(found.map(|at| places[at].1))
+    }
+
+    fn verify_tile(&self, tile: &FullTile) -> Result<(), Stop> {
+        let stored = self.records.get(&tile.key())?.unwrap_or_default();
+        if stored == tile.value() {
+            return Ok(());
+        }
+        let (stored, _) = stored.as_chunks::<32>();
+        let good = stored
+            .iter()
+            .zip(&tile.nodes)
+            .take_while(|(stored, node)| *stored == node.as_bytes());
+        let at = (good.count() as u64).min(tile.nodes.len() as u64 - 1);
+        let height = 7 * u32::from(tile.level);
+        let index = (tile.number * tile.nodes.len() as u64 + at) << height;
+        let text = format!(
+            "a stored node of the tree does not fit the {} entries from this one on",
+            1_u64 << height
+        );
+        Err(Stop::Bad(index, text))
+    }
+
+    fn verify_run(&self, walk: &mut Walk, start: u64) -> Result<(), Stop> {
+        let postings = std::mem::take(&mut walk.run);
+        let expected = index::encode(start, postings);
+        let prefix = keys::run(start);
+        let mut stored = Vec::with_capacity(expected.len());
+        let mut from = prefix.to_vec();
+        loop {
+            let some = self.records.scan(&from, &prefix, STRIDE)?;
+            let Some((last, _)) = some.last() else { break };
+            from = keys::after(last);
+            stored.extend(some);
+        }
+        walk.index_records += stored.len() as u64;
+        if stored == expected {
+            return Ok(());
+        }
+        let first = first_difference(&expected, &stored).map_or(start, |offset| start + u64::from(offset));
+        Err(bad(first, "the index does not fit this entry"))
+    }
+
+    fn verify_head(&self, walk: &Walk) -> Result<(), Stop> {
+        let known = walk.known;
         let last = known.size.saturating_sub(1);
-        if walk.head != *known {
+        if (walk.tree.size(), walk.tree.root()) != (known.size, known.root) {
             return Err(bad(last, "the entries do not amount to the head of the log"));
         }
-        let furthest = self.records.scan_back(None, &[keys::ENTRY], 1)?;
-        let stored = Head::stored(&*self.records);
+        let furthest = self.records.scan_back(None, &[keys::ENTRIES], 1)?;
+        let stored = Standing::stored(&*self.records).map(|stored| (stored.head, stored.appended_at));
         // Looked at after what it bounds.
         let (durable, submitted) = {
             let state = self.state();
-            (state.durable, state.submitted())
+            let durable = state.durable.standing;
+            ((durable.head, durable.appended_at), state.submitted())
         };
-        let furthest = furthest.first().and_then(|(key, _)| keys::trailing_index(key));
+        let furthest = furthest.first().and_then(|(key, _)| keys::number(key));
         if furthest.is_some_and(|index| index >= submitted) {
             return Err(bad(submitted, "there are entries beyond the head of the log"));
         }
         match stored {
-            Ok(stored) if stored == *known || stored == durable => Ok(()),
+            Ok(stored) if stored == (known, walk.appended_at) || stored == durable => Ok(()),
             // Appends went on meanwhile.
-            Ok(stored) if known.size < stored.size && stored.size <= submitted => Ok(()),
+            Ok((stored, _)) if known.size < stored.size && stored.size <= submitted => Ok(()),
             _ => Err(bad(last, "the record of the head is not the head of the log")),
         }
     }
 
-    /// Every entry's event id leads to it: so with as many records as entries, none leads astray.
-    fn verify_ids(&self, known: &Head) -> Result<(), Stop> {
+    /// Every full tile is there and right: so with as many records, there is none besides.
+    fn verify_tiles(&self, walk: &Walk) -> Result<(), Stop> {
+        let mut beyond = 0;
         let mut count = 0;
-        let mut beyond = None;
-        self.each(keys::ID, |_, value| {
-            match keys::number(value) {
-                Some(index) if index < known.size => count += 1,
-                index => beyond = beyond.max(Some(index.unwrap_or(u64::MAX))),
+        self.each(keys::TILE, |key, _| {
+            let number = key
+                .get(2..)
+                .and_then(|number| number.try_into().ok())
+                .map(u64::from_be_bytes);
+            let height = 7 * (u32::from(key.get(1).copied().unwrap_or_default()) + 1);
+            let end = number.and_then(|number| u128::from(number + 1).checked_shl(height.min(64)));
+            match end {
+                Some(end) if end <= u128::from(walk.known.size) => count += 1,
+                end => beyond = beyond.max(end.unwrap_or(u128::MAX)),
             }
             Ok(())
         })?;
-        if beyond.is_some_and(|index| index >= self.state().submitted()) {
-            return Err(bad(known.size, "an event id leads beyond the log"));
+        if count != walk.tiles || beyond > u128::from(self.state().submitted()) {
+            return Err(bad(
+                walk.known.size,
+                "there are nodes of the tree that are none of it",
+            ));
         }
-        if count == known.size {
-            return Ok(());
-        }
-        let mut first = known.size;
-        self.each(keys::ID, |key, value| {
-            let index = keys::number(value).unwrap_or(u64::MAX);
-            if index < first && key.get(1..) != Some(self.entry(index)?.event.facts().id.as_bytes()) {
-                first = index;
-            }
-            Ok(())
-        })?;
-        Err(bad(first, "another event id leads to this entry"))
+        Ok(())
     }
 
-    /// As for event ids: every entry's facets are there, so with as many records none leads astray.
-    fn verify_facets(&self, known: &Head, walk: &Walk) -> Result<(), Stop> {
-        let mut count = 0;
-        self.each(keys::FACET, |key, _| {
-            count += u64::from(keys::trailing_index(key).is_some_and(|index| index < known.size));
-            Ok(())
-        })?;
-        if count == walk.facets {
-            return Ok(());
-        }
-        let mut first = known.size;
-        self.each(keys::FACET, |key, _| {
-            let index = keys::trailing_index(key).unwrap_or(u64::MAX);
-            if index < first {
-                let entry = self.entry(index)?;
-                if !keys::facets(entry.event.facts()).any(|prefix| key == keys::facet(&prefix, index)) {
-                    first = index;
+    /// Every entry's event id leads to it: so with as many ids as entries, none leads astray.
+    fn verify_ids(&self, walk: &Walk) -> Result<(), Stop> {
+        let known = walk.known.size;
+        let (mut count, mut beyond, mut last) = (0, None, None);
+        let mut astray = known;
+        self.each(keys::IDS, |key, block| {
+            let first = ids::first_id(key)?;
+            let places = ids::decode(block).unwrap_or_default();
+            if places.is_empty() || places[0].0 < first || last.is_some_and(|last| places[0].0 <= last) {
+                astray = 0;
+            }
+            last = places.last().map(|(id, _)| *id);
+            for (_, index) in &places {
+                if *index < known {
+                    count += 1;
+                } else {
+                    beyond = beyond.max(Some(*index));
                 }
             }
             Ok(())
         })?;
-        Err(bad(first, "an index leads to this entry that does not fit it"))
+        if beyond.is_some_and(|index| index >= self.state().submitted()) {
+            return Err(bad(known, "an event id leads beyond the log"));
+        }
+        if count == known && astray == known {
+            return Ok(());
+        }
+        self.each(keys::IDS, |_, block| {
+            for (id, index) in ids::decode(block).unwrap_or_default() {
+                if index < known && self.entry(index)?.event.facts().id != id {
+                    astray = if astray == 0 { index } else { astray.min(index) };
+                }
+            }
+            Ok(())
+        })?;
+        Err(bad(astray, "another event id leads to this entry"))
     }
 
-    fn verify_sequences(&self, known: &Head, walk: &mut Walk) -> Result<(), Stop> {
-        let stored = stored_sequences(&*self.records).unwrap_or_default();
-        let moved_on = self.state().submitted() > known.size;
+    /// Every run is there and right: so with as many records, there is none besides.
+    fn verify_runs(&self, walk: &Walk) -> Result<(), Stop> {
+        let mut count = 0;
+        self.each(keys::INDEX, |key, _| {
+            count +=
+                u64::from(keys::number(key).is_none_or(|start| start < walk.runs_end || start % RUN > 0));
+            Ok(())
+        })?;
+        if count == walk.index_records {
+            Ok(())
+        } else {
+            Err(bad(
+                walk.known.size,
+                "there are records of the index that are none of it",
+            ))
+        }
+    }
+
+    fn verify_sequences(&self, walk: &mut Walk) -> Result<(), Stop> {
+        let stored = Standing::stored(&*self.records)
+            .map(|standing| standing.sequences)
+            .unwrap_or_default();
+        let moved_on = self.state().submitted() > walk.known.size;
         for source in Source::ALL {
             let (told, seen) = (stored[source as usize], walk.sequences[source as usize]);
             if told < seen || told > seen && !moved_on {
@@ -240,11 +387,8 @@ impl Log {
             for (key, value) in &records {
                 look(key, value)?;
             }
-            match records.into_iter().next_back() {
-                Some((last, _)) => {
-                    from = last;
-                    from.push(0);
-                }
+            match records.last() {
+                Some((last, _)) => from = keys::after(last),
                 None => return Ok(()),
             }
         }
@@ -273,6 +417,21 @@ impl Walk {
             self.problems.push(problem);
         }
     }
+}
+
+/// The least offset that one has and the other has not.
+fn first_difference(expected: &[Record], stored: &[Record]) -> Option<u32> {
+    let all = |records: &[Record]| {
+        let postings = records
+            .iter()
+            .flat_map(|(_, value)| index::decode(value).unwrap_or_default());
+        postings.collect::<std::collections::HashSet<Posting>>()
+    };
+    let (expected, stored) = (all(expected), all(stored));
+    expected
+        .symmetric_difference(&stored)
+        .map(|(_, offset)| *offset)
+        .min()
 }
 
 fn bad(index: u64, problem: &str) -> Stop {

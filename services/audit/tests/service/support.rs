@@ -13,7 +13,9 @@ use asterism_chassis::{
     server::Running,
 };
 use asterism_proto::audit::{
-    AppendEventsRequest, Event, EventFilter, ListEventsRequest, ListEventsResponse, LogEntry, Outcome,
+    AppendEventsRequest, AppendEventsResponse, Event, EventFilter, GetCheckpointRequest,
+    GetCheckpointResponse, GetConsistencyProofRequest, GetConsistencyProofResponse, GetInclusionProofRequest,
+    GetInclusionProofResponse, ListEventsRequest, ListEventsResponse, LogEntry, Outcome, ReadEntriesRequest,
     VerifyLogRequest, VerifyLogResponse, WatchEventsRequest, WatchEventsResponse,
     audit_service_client::AuditServiceClient,
 };
@@ -157,7 +159,10 @@ impl Client {
     }
 
     pub async fn append(&self, events: Vec<Event>) -> Result<Vec<u64>, Status> {
-        let request = self.request(AppendEventsRequest { events });
+        let request = self.request(AppendEventsRequest {
+            events,
+            receipts: false,
+        });
         Ok(self
             .client
             .clone()
@@ -165,6 +170,57 @@ impl Client {
             .await?
             .into_inner()
             .indexes)
+    }
+
+    pub async fn append_for_receipts(&self, events: Vec<Event>) -> Result<AppendEventsResponse, Status> {
+        let request = AppendEventsRequest {
+            events,
+            receipts: true,
+        };
+        let answer = self.client.clone().append_events(self.request(request)).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub async fn checkpoint(&self) -> Result<GetCheckpointResponse, Status> {
+        let request = self.request(GetCheckpointRequest {});
+        Ok(self.client.clone().get_checkpoint(request).await?.into_inner())
+    }
+
+    pub async fn prove(
+        &self,
+        request: GetInclusionProofRequest,
+    ) -> Result<GetInclusionProofResponse, Status> {
+        let request = self.request(request);
+        Ok(self
+            .client
+            .clone()
+            .get_inclusion_proof(request)
+            .await?
+            .into_inner())
+    }
+
+    pub async fn prove_growth(
+        &self,
+        request: GetConsistencyProofRequest,
+    ) -> Result<GetConsistencyProofResponse, Status> {
+        let request = self.request(request);
+        Ok(self
+            .client
+            .clone()
+            .get_consistency_proof(request)
+            .await?
+            .into_inner())
+    }
+
+    pub async fn read_entries(&self, from: u64, until: u64) -> Result<Vec<Vec<u8>>, Status> {
+        let request = self.request(ReadEntriesRequest { from, until });
+        let mut stream = self.client.clone().read_entries(request).await?.into_inner();
+        let mut entries = vec![];
+        while let Some(message) = stream.message().await? {
+            assert_eq!(message.first_index, from + entries.len() as u64);
+            entries.extend(message.entries);
+        }
+        Ok(entries)
     }
 
     pub async fn list(&self, request: ListEventsRequest) -> Result<ListEventsResponse, Status> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use asterism_crypto::Digest;
-use asterism_store::{Batch, Records as _, SledOptions, SledRecords, files};
+use asterism_store::{Batch, Records as _, SledOptions, SledRecords, exchange::shred_all, files};
 
 use super::{
     BackupError, Opener, Verified,
@@ -16,7 +16,7 @@ use super::{
     inventory::Inventory,
     mark, read,
 };
-use crate::{RECORDS_DIR, VERSION_KEYS_DIR, upgrade::shred_all};
+use crate::{RECORDS_DIR, VERSION_KEYS_DIR};
 
 /// Records that are written at once.
 const PAGE: usize = 512;

@@ -165,7 +165,10 @@ async fn a_message_over_the_limit_is_told_the_way_out() {
         ..Event::default()
     };
     let status = client
-        .append_events(AppendEventsRequest { events: vec![event] })
+        .append_events(AppendEventsRequest {
+            events: vec![event],
+            receipts: false,
+        })
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);

@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use asterism_proto::audit::{
-    AppendEventsRequest, AppendEventsResponse, EventFilter, ListEventsRequest, ListEventsResponse,
+    self, AppendEventsRequest, AppendEventsResponse, EventFilter, ListEventsRequest, ListEventsResponse,
     VerifyLogRequest, VerifyLogResponse, WatchEventsRequest, WatchEventsResponse,
     audit_service_client::AuditServiceClient,
     audit_service_server::{AuditService, AuditServiceServer},
@@ -73,6 +73,36 @@ impl AuditService for Probe {
 
     async fn verify_log(&self, _: Request<VerifyLogRequest>) -> Result<Response<VerifyLogResponse>, Status> {
         Err(Status::not_found("as asked"))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<audit::GetCheckpointRequest>,
+    ) -> Result<Response<audit::GetCheckpointResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        _: Request<audit::GetInclusionProofRequest>,
+    ) -> Result<Response<audit::GetInclusionProofResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        _: Request<audit::GetConsistencyProofRequest>,
+    ) -> Result<Response<audit::GetConsistencyProofResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    type ReadEntriesStream = tokio_stream::Empty<Result<audit::ReadEntriesResponse, Status>>;
+
+    async fn read_entries(
+        &self,
+        _: Request<audit::ReadEntriesRequest>,
+    ) -> Result<Response<Self::ReadEntriesStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
     }
 }
 

@@ -11,7 +11,7 @@ use asterism_store::{Batch, MAX_VALUE, MemoryRecords, Records, StoreError, Ticke
 use super::{BACKENDS, Filled, at, event, facts, id, memory, open};
 use crate::{
     error::AuditError,
-    log::{Event, Facts, Filter, Log, MAX_APPEND, Source, keys},
+    log::{Event, Facts, Filter, Log, MAX_APPEND, Source},
 };
 
 #[test]
@@ -218,11 +218,12 @@ fn after_somebody_else_wrote_the_log_is_closed() {
 
 #[test]
 fn what_is_not_durable_is_not_shown() {
-    let Filled { records, log, .. } = Filled::new(memory, 3);
+    let Filled { dir, records, log } = Filled::new(memory, 3);
     // As another append looks that was applied and not yet fsynced.
-    let third = records.get(&keys::entry(2)).unwrap().unwrap();
-    records.commit(Batch::new().put(keys::entry(3), third)).unwrap();
+    let other = open(&dir, &records);
+    other.append(&[event(3)], at(1)).unwrap();
     assert_eq!(log.entries(0, 10).unwrap().len(), 3);
     assert_eq!(log.entries(3, 10).unwrap().len(), 0);
     assert_eq!(log.find(&Filter::default(), 0, 10).unwrap().entries.len(), 3);
+    assert!(log.inclusion(3, 4).is_err());
 }

@@ -1,9 +1,13 @@
 use asterism_crypto::Digest;
 use proptest::prelude::*;
 
+use asterism_tlog::leaf_hash;
+
 use super::super::{
-    Event, EventId, Facts, MAX_EVENT_BYTES, MAX_TEXT_BYTES, Outcome, Source, Timestamp,
-    entry::{chain, chain_start, decode, encode, encode_event},
+    Entry, Event, EventId, Facts, MAX_EVENT_BYTES, MAX_TEXT_BYTES, Outcome, Source, Timestamp,
+    entry::{decode, encode, encode_event},
+    layout1::Chained,
+    pack::{Packer, is_packed, unpack},
 };
 use super::{at, facts};
 
@@ -39,7 +43,7 @@ prop_compose! {
 }
 
 fn stored(appended_at: Timestamp, event: &Event) -> Vec<u8> {
-    [[9; 32].as_slice(), &encode(appended_at, &encode_event(event))].concat()
+    encode(appended_at, &encode_event(event))
 }
 
 proptest! {
@@ -51,7 +55,7 @@ proptest! {
         let entry = decode(5, &stored(appended_at, &event)).unwrap();
         prop_assert_eq!(entry.index, 5);
         prop_assert_eq!(entry.appended_at, appended_at);
-        prop_assert_eq!(entry.chain, Digest::from_bytes([9; 32]));
+        prop_assert_eq!(entry.leaf, leaf_hash(&stored(appended_at, &event)));
         prop_assert_eq!(entry.event, event);
     }
 
@@ -61,7 +65,7 @@ proptest! {
         facts in all_facts(), place in any::<prop::sample::Index>(), flip in 1..=255_u8,
     ) {
         let mut bytes = stored(at(3), &Event::new(facts).unwrap());
-        let place = 32 + place.index(bytes.len() - 32);
+        let place = place.index(bytes.len());
         bytes[place] ^= flip;
         if let Ok(entry) = decode(0, &bytes) {
             prop_assert_eq!(stored(entry.appended_at, &entry.event), bytes);
@@ -85,6 +89,91 @@ proptest! {
     fn an_event_id_reads_back_as_it_was_written(bytes: [u8; 16]) {
         let id = EventId::from_bytes(bytes);
         prop_assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
+    }
+}
+
+/// What packing and unpacking makes of events.
+fn packed(appended_at: Timestamp, events: &[Event]) -> Vec<(u64, Vec<u8>)> {
+    let mut packer = Packer::new(7, appended_at);
+    for event in events {
+        packer.push(event, &leaf_hash(&stored(appended_at, event)));
+    }
+    packer.finish()
+}
+
+/// Texts of all kinds: those that are kept as numbers, those that nearly are, and repeated ones.
+fn texts() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9a-f]{32}",
+        "[0-9A-F]{32}",
+        "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        "[0-9A-F]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        "[0-9a-f-]{32}",
+        "[0-9a-f-]{36}",
+        "\\PC{0,300}",
+        "(user/[ab])?",
+    ]
+}
+
+prop_compose! {
+    fn all_events()(
+        facts in all_facts(),
+        texts in prop::array::uniform9(texts()),
+    ) -> Option<Event> {
+        let [principal, on_behalf_of, operation, resource, reason, request_id, trace_id, token_id, network] = texts;
+        let operation = if operation.is_empty() { "o".to_owned() } else { operation };
+        Event::new(Facts {
+            principal, on_behalf_of, operation, resource, reason, request_id, trace_id, token_id, network, ..facts
+        }).ok()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn packed_entries_read_back_as_they_were_written(
+        appended_at in moments(), events in prop::collection::vec(all_events(), 1..80),
+    ) {
+        let events: Vec<Event> = events.into_iter().flatten().collect();
+        let mut read: Vec<Event> = vec![];
+        for (first, record) in packed(appended_at, &events) {
+            prop_assert!(record.len() <= asterism_store::MAX_VALUE);
+            prop_assert_eq!(first, 7 + read.len() as u64);
+            let entries: Vec<Entry> = unpack(first, &record).unwrap().iter().map(|packed| {
+                let (entry, bytes) = packed.entry().unwrap();
+                assert_eq!(bytes, stored(appended_at, &entry.event));
+                entry
+            }).collect();
+            prop_assert!(is_packed(first, appended_at, &entries, &record));
+            read.extend(entries.into_iter().map(|entry| entry.event));
+        }
+        prop_assert_eq!(read, events);
+    }
+
+    /// Whatever is changed in a record, it is no longer what packing the entries in it makes.
+    #[test]
+    fn an_altered_record_is_noticed(
+        events in prop::collection::vec(all_events(), 1..12), place in any::<prop::sample::Index>(), flip in 1..=255_u8,
+    ) {
+        let events: Vec<Event> = events.into_iter().flatten().collect();
+        for (first, mut record) in packed(at(1), &events) {
+            let original = record.clone();
+            let place = place.index(record.len());
+            record[place] ^= flip;
+            let Ok(entries) = unpack(first, &record) else { continue };
+            let entries: Option<Vec<Entry>> = entries.iter().map(|packed| Some(packed.entry()?.0)).collect();
+            let noticed = entries.is_none_or(|entries| !is_packed(first, entries[0].appended_at, &entries, &record));
+            prop_assert!(noticed || record == original);
+        }
+    }
+
+    #[test]
+    fn no_record_makes_unpacking_panic(garbage: Vec<u8>) {
+        for entry in unpack(3, &[&[1; 13][..], &garbage].concat()).into_iter().flatten() {
+            let _ = entry.entry();
+        }
+        let _ = unpack(3, &garbage);
     }
 }
 
@@ -117,8 +206,9 @@ fn version_1_is_what_it_was() {
     ]
     .concat();
     assert_eq!(bytes, expected);
+    assert_eq!(leaf_hash(&bytes), Digest::of(&[&[0][..], &expected].concat()));
     let by_hand = Digest::of(&[&[1][..], &[0; 32], &expected].concat());
-    assert_eq!(chain(&chain_start(), &bytes), by_hand);
+    assert_eq!(Chained::empty().after(&bytes).chain, by_hand);
 }
 
 /// Later texts stand at the end, and only where there are any: entries from before have no other encoding.
@@ -144,10 +234,7 @@ fn token_and_network_follow_what_was() {
     assert_eq!(with("", "::1"), expected(8, b"\x00\x03::1"));
     assert_eq!(with("t1", "::1"), expected(12, b"\x00\x02t1\x00\x03::1"));
     let empty = encode(at(1), &expected(4, b"\x00\x00"));
-    assert!(
-        decode(0, &[[9; 32].as_slice(), &empty].concat()).is_err(),
-        "an empty text has no bit"
-    );
+    assert!(decode(0, &empty).is_err(), "an empty text has no bit");
 }
 
 #[test]

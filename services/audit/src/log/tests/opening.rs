@@ -48,7 +48,7 @@ fn a_log_that_was_rolled_back_does_not_open() {
         .unwrap();
     let error = opened(other.records).unwrap();
     assert!(
-        matches!(&error, AuditError::RolledBack(text) if text.contains("entry 19")),
+        matches!(&error, AuditError::RolledBack(text) if text.contains("first 20")),
         "{error}"
     );
     assert!(error.to_string().contains("head.json"), "tells the next step");
@@ -80,23 +80,24 @@ fn the_note_is_of_the_durable_head_and_never_goes_back() {
 
 type Damage = fn(&dyn Records) -> Batch;
 
-/// What a start looks at: the head and the last entries.
+/// What a start looks at: the head, the last entries and the tree over all.
 #[test]
 fn a_damaged_end_is_noticed_at_the_start() {
+    let other = |records: &dyn Records, index| records.get(&keys::entries(index)).unwrap().unwrap();
     let damages: [(&str, Damage); 6] = [
-        ("entry 19 is missing", |_| Batch::new().delete(keys::entry(19))),
-        ("entry 19", |records| {
-            let mut stored = records.get(&keys::entry(19)).unwrap().unwrap();
+        ("entry 14 is missing", |_| Batch::new().delete(keys::entries(14))),
+        ("entry 14 was altered", |records| {
+            let mut stored = records.get(&keys::entries(14)).unwrap().unwrap();
             stored[60] ^= 1;
-            Batch::new().put(keys::entry(19), stored)
+            Batch::new().put(keys::entries(14), stored)
         }),
-        ("entry 7", |records| {
-            let other = records.get(&keys::entry(8)).unwrap().unwrap();
-            Batch::new().put(keys::entry(7), other)
+        ("head", |records| {
+            let other = records.get(&keys::entries(0)).unwrap().unwrap();
+            Batch::new().put(keys::entries(7), other)
         }),
         ("beyond", |records| {
-            let other = records.get(&keys::entry(8)).unwrap().unwrap();
-            Batch::new().put(keys::entry(20), other)
+            let other = records.get(&keys::entries(7)).unwrap().unwrap();
+            Batch::new().put(keys::entries(20), other)
         }),
         ("head", |_| Batch::new().put([keys::HEAD], [1, 2, 3])),
         ("head", |records| {
@@ -108,6 +109,7 @@ fn a_damaged_end_is_noticed_at_the_start() {
     for (named, damage) in damages {
         let Filled { dir, records, log } = Filled::new(memory, 20);
         drop(log);
+        assert!(!other(&*records, 14).is_empty());
         records.commit(damage(&*records)).unwrap();
         let error = Log::open(records, &dir.path().join("head.json")).err().unwrap();
         assert!(
@@ -115,4 +117,40 @@ fn a_damaged_end_is_noticed_at_the_start() {
             "{named}: {error}"
         );
     }
+}
+
+/// Enough for tiles of two levels, and for runs of the index.
+#[test]
+fn a_long_log_opens_as_it_was() {
+    const SIZE: u64 = 128 * 128 + 300;
+    let Filled { dir, records, log } = Filled::new(memory, 0);
+    for start in (0..SIZE).step_by(700) {
+        let events: Vec<_> = (start..SIZE.min(start + 700)).map(event).collect();
+        log.append(&events, at(1)).unwrap();
+    }
+    let (head, tile) = (log.head(), keys::tile(1, 0));
+    assert!(records.get(&tile).unwrap().is_some());
+    drop(log);
+    let log = open(&dir, &records);
+    assert_eq!(log.head(), head);
+    assert_eq!(log.append(&[event(3), event(SIZE)], at(1)).unwrap(), [3, SIZE]);
+    let report = log.verify().unwrap();
+    assert_eq!((report.bad, report.head), (None, log.head()));
+    drop(log);
+    // The index is made again where it is gone.
+    let runs = records.scan(&[], &[keys::INDEX], usize::MAX).unwrap();
+    let gone = runs
+        .iter()
+        .fold(Batch::new(), |batch, (key, _)| batch.delete(key.clone()));
+    records.commit(gone).unwrap();
+    let log = open(&dir, &records);
+    assert_eq!(log.verify().unwrap().bad, None);
+    assert_eq!(records.scan(&[], &[keys::INDEX], usize::MAX).unwrap(), runs);
+    drop(log);
+    // A tile that was altered does not lead to the head any more.
+    let mut altered = records.get(&tile).unwrap().unwrap();
+    altered[100] ^= 1;
+    records.commit(Batch::new().put(tile, altered)).unwrap();
+    let opened = Log::open(records, &dir.path().join("head.json"));
+    assert!(matches!(opened, Err(AuditError::Damaged(text)) if text.contains("head")));
 }

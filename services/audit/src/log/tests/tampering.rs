@@ -6,17 +6,18 @@ use super::{BACKENDS, Filled, at, event, facts, id, memory, open};
 use crate::{
     error::AuditError,
     log::{
-        Event, Facts, Log, Source,
-        entry::{chain, encode, encode_event},
-        head::Head,
-        keys,
+        Event, EventId, Facts, Head, Log, Source,
+        head::Standing,
+        ids::{self, Place},
+        index, keys,
     },
 };
 
+/// Six records of entries, which begin at multiples of 7.
 const SIZE: u64 = 40;
 
-fn stored(records: &dyn Records, index: u64) -> Vec<u8> {
-    records.get(&keys::entry(index)).unwrap().unwrap()
+fn stored(records: &dyn Records, first: u64) -> Vec<u8> {
+    records.get(&keys::entries(first)).unwrap().unwrap()
 }
 
 /// The first bad index, in the running log and after a restart; a restart may refuse what it sees at once, naming it too.
@@ -58,55 +59,81 @@ fn an_untouched_log_verifies() {
 #[test]
 fn an_altered_byte() {
     let filled = Filled::new(memory, SIZE);
-    for index in [0, 17, SIZE - 1] {
-        let whole = stored(&*filled.records, index);
+    for first in [0, 14, 35] {
+        let whole = stored(&*filled.records, first);
         for at in 0..whole.len() {
             let mut altered = whole.clone();
             altered[at] ^= 1 << (at % 8);
-            filled
-                .records
-                .commit(Batch::new().put(keys::entry(index), altered))
-                .unwrap();
-            assert_eq!(filled.log.verify().unwrap().bad.unwrap().0, index, "byte {at}");
+            put(&filled, &keys::entries(first), altered);
+            let (bad, why) = filled.log.verify().unwrap().bad.unwrap();
+            assert!((first..first + 7).contains(&bad), "byte {at}: {bad} {why}");
         }
-        filled
-            .records
-            .commit(Batch::new().put(keys::entry(index), whole))
-            .unwrap();
+        put(&filled, &keys::entries(first), whole);
     }
     assert_eq!(filled.log.verify().unwrap().bad, None);
 }
 
-#[test]
-fn an_altered_dropped_or_swapped_entry() {
-    for backend in BACKENDS {
-        for index in [0, 17, SIZE - 2] {
-            let altered = Filled::new(backend, SIZE);
-            let mut bytes = stored(&*altered.records, index);
-            bytes[100] ^= 1;
-            altered
-                .records
-                .commit(Batch::new().put(keys::entry(index), bytes))
-                .unwrap();
-            assert_found(altered, index);
+fn put(filled: &Filled, key: &[u8], value: Vec<u8>) {
+    filled.records.commit(Batch::new().put(key, value)).unwrap();
+}
 
+fn delete(filled: &Filled, key: &[u8]) {
+    filled.records.commit(Batch::new().delete(key)).unwrap();
+}
+
+/// Where in a record the digest of the input of an entry is.
+fn digest_of(record: &[u8], index: u64) -> usize {
+    let digest = facts(index).input.unwrap();
+    let mut windows = record.windows(32);
+    windows.position(|window| window == digest.as_bytes()).unwrap()
+}
+
+#[test]
+fn an_altered_entry_is_named_and_no_other() {
+    for backend in BACKENDS {
+        for (first, index) in [(0, 0), (14, 17), (35, 39)] {
+            let altered = Filled::new(backend, SIZE);
+            let mut record = stored(&*altered.records, first);
+            let place = digest_of(&record, index);
+            record[place] ^= 1;
+            put(&altered, &keys::entries(first), record);
+            assert_found(altered, index);
+        }
+    }
+}
+
+#[test]
+fn a_dropped_swapped_cut_doubled_or_merged_record() {
+    for backend in BACKENDS {
+        for first in [0, 14, 21] {
+            let (here, next) = (keys::entries(first), keys::entries(first + 7));
             let dropped = Filled::new(backend, SIZE);
-            dropped
-                .records
-                .commit(Batch::new().delete(keys::entry(index)))
-                .unwrap();
-            assert_found(dropped, index);
+            let (one, other) = (
+                stored(&*dropped.records, first),
+                stored(&*dropped.records, first + 7),
+            );
+            delete(&dropped, &here);
+            assert_found(dropped, first);
 
             let swapped = Filled::new(backend, SIZE);
-            let (one, other) = (
-                stored(&*swapped.records, index),
-                stored(&*swapped.records, index + 1),
-            );
-            let batch = Batch::new()
-                .put(keys::entry(index), other)
-                .put(keys::entry(index + 1), one);
-            swapped.records.commit(batch).unwrap();
-            assert_found(swapped, index);
+            put(&swapped, &here, other.clone());
+            put(&swapped, &next, one.clone());
+            assert_found(swapped, first);
+
+            let doubled = Filled::new(backend, SIZE);
+            put(&doubled, &next, one.clone());
+            assert_found(doubled, first + 7);
+
+            let cut = Filled::new(backend, SIZE);
+            put(&cut, &here, one[..digest_of(&one, first + 4)].to_vec());
+            assert_found(cut, first + 4);
+
+            // Two records in one are not what was written.
+            let merged = Filled::new(backend, SIZE);
+            put(&merged, &here, [&one[..], &other[13..]].concat());
+            delete(&merged, &next);
+            let (bad, _) = merged.log.verify().unwrap().bad.unwrap();
+            assert!((first..first + 8).contains(&bad), "{bad}");
         }
     }
 }
@@ -114,55 +141,48 @@ fn an_altered_dropped_or_swapped_entry() {
 #[test]
 fn a_dropped_end() {
     let filled = Filled::new(memory, SIZE);
-    filled
-        .records
-        .commit(Batch::new().delete(keys::entry(SIZE - 1)))
-        .unwrap();
-    assert_found(filled, SIZE - 1);
+    delete(&filled, &keys::entries(35));
+    assert_found(filled, 35);
 }
 
 #[test]
-fn an_entry_that_was_dropped_and_the_rest_moved_up() {
+fn records_that_moved_up_over_a_dropped_one() {
     let filled = Filled::new(memory, SIZE);
-    let moved = (17..SIZE - 1).fold(Batch::new(), |batch, index| {
-        batch.put(keys::entry(index), stored(&*filled.records, index + 1))
-    });
-    filled
-        .records
-        .commit(moved.delete(keys::entry(SIZE - 1)))
-        .unwrap();
-    assert_eq!(filled.log.verify().unwrap().bad.unwrap().0, 17);
-    // A start sees that the end is missing, and looks no further.
+    for first in (14..28).step_by(7) {
+        put(
+            &filled,
+            &keys::entries(first),
+            stored(&*filled.records, first + 7),
+        );
+    }
+    delete(&filled, &keys::entries(35));
+    assert_eq!(filled.log.verify().unwrap().bad.unwrap().0, 14);
     let Filled { dir, records, log } = filled;
     drop(log);
     let opened = Log::open(records, &dir.path().join("head.json"));
     assert!(matches!(opened, Err(AuditError::Damaged(_))));
 }
 
-/// The forger knows the format, and writes entry, chain, ids, indexes and head anew from there on.
+/// The forger knows the format, and writes entries, ids, tree and head anew.
 #[test]
-fn a_chain_that_was_forged_throughout_does_not_fit_what_is_known_of_it() {
-    let forge = |Filled { records, log, .. }: &Filled, index: u64| {
-        let mut head = Head {
-            size: index,
-            chain: log.entries(index - 1, 1).unwrap()[0].chain,
-        };
-        let mut batch = Batch::new();
-        for at in index..SIZE {
-            let entry = &log.entries(at, 1).unwrap()[0];
-            let mut facts = entry.event.facts().clone();
-            facts.key_version += u32::from(at == index);
-            let bytes = encode(entry.appended_at, &encode_event(&Event::new(facts).unwrap()));
-            head = Head {
-                size: at + 1,
-                chain: chain(&head.chain, &bytes),
-            };
-            batch = batch.put(
-                keys::entry(at),
-                [head.chain.as_bytes().as_slice(), &bytes].concat(),
-            );
+fn a_log_that_was_forged_throughout_does_not_fit_what_is_known_of_it() {
+    let forge = |filled: &Filled, index: u64| {
+        let forged = Filled::new(memory, 0);
+        let entries = filled.log.entries(0, 100).unwrap();
+        for entries in entries.chunks(7) {
+            let events: Vec<_> = entries
+                .iter()
+                .map(|entry| {
+                    let mut facts = entry.event.facts().clone();
+                    facts.key_version += u32::from(entry.index == index);
+                    Event::new(facts).unwrap()
+                })
+                .collect();
+            forged.log.append(&events, entries[0].appended_at).unwrap();
         }
-        records.commit(batch.put([keys::HEAD], head.to_bytes())).unwrap();
+        for (key, value) in forged.records.scan(&[], &[], usize::MAX).unwrap() {
+            put(filled, &key, value);
+        }
     };
     // While the service runs: its own head is another.
     let filled = Filled::new(memory, SIZE);
@@ -178,79 +198,116 @@ fn a_chain_that_was_forged_throughout_does_not_fit_what_is_known_of_it() {
     assert!(matches!(opened, Err(AuditError::RolledBack(_))));
 }
 
+/// A log with other ids in the store, all of which are in one block.
+fn with_ids(change: impl FnOnce(&mut Vec<Place>)) -> Filled {
+    let filled = Filled::new(memory, SIZE);
+    let key = keys::ids(&EventId::LEAST);
+    let mut places = ids::decode(&filled.records.get(&key).unwrap().unwrap()).unwrap();
+    assert_eq!(places.len() as u64, SIZE);
+    change(&mut places);
+    places.sort_unstable();
+    put(&filled, &key, ids::split(&places, usize::MAX).remove(0).1);
+    filled
+}
+
 #[test]
 fn event_ids_that_lead_astray() {
-    let elsewhere = Filled::new(memory, SIZE);
-    elsewhere
-        .records
-        .commit(Batch::new().put(keys::id(&id(9)), 8_u64.to_be_bytes()))
-        .unwrap();
-    assert_found(elsewhere, 9);
-
-    let nowhere = Filled::new(memory, SIZE);
-    nowhere
-        .records
-        .commit(Batch::new().delete(keys::id(&id(9))))
-        .unwrap();
+    assert_found(with_ids(|places| places[9].1 = 8), 9);
+    let nowhere = with_ids(|places| {
+        places.remove(9);
+    });
     assert_found(nowhere, 9);
 
-    // An id that was never seen: its event would be taken for one that is there.
-    let planted = Filled::new(memory, SIZE);
-    planted
-        .records
-        .commit(Batch::new().put(keys::id(&id(999)), 12_u64.to_be_bytes()))
-        .unwrap();
+    let planted = with_ids(|places| places.push((id(999), 12)));
+    // Whoever relies on it is not deceived: the entry has another id, and so another content.
     assert!(matches!(
         planted.log.append(&[event(999)], at(1)),
         Err(AuditError::EventIdReused(_))
     ));
     assert_found(planted, 12);
 
-    let beyond = Filled::new(memory, SIZE);
-    beyond
-        .records
-        .commit(Batch::new().put(keys::id(&id(999)), 400_u64.to_be_bytes()))
-        .unwrap();
-    assert_found(beyond, SIZE);
+    assert_found(with_ids(|places| places.push((id(999), 400))), SIZE);
+
+    let gone = Filled::new(memory, SIZE);
+    delete(&gone, &keys::ids(&EventId::LEAST));
+    assert_found(gone, 0);
+}
+
+/// Bytes of records that are not entries: of ids, of the index, of the tree, of the head.
+#[test]
+fn an_altered_byte_of_anything_else() {
+    const SIZE: u64 = 128 * 128 + 70;
+    let filled = Filled::new(memory, 0);
+    for start in (0..SIZE).step_by(1000) {
+        let events: Vec<_> = (start..SIZE.min(start + 1000)).map(event).collect();
+        filled.log.append(&events, at(1)).unwrap();
+    }
+    let bad = || {
+        let report = filled.log.verify().unwrap();
+        report.bad.is_some() || !report.sequence_problems.is_empty()
+    };
+    assert!(!bad());
+    for kind in [keys::IDS, keys::INDEX, keys::TILE, keys::HEAD] {
+        let stored = filled.records.scan(&[], &[kind], usize::MAX).unwrap();
+        let (key, whole) = &stored[stored.len() / 2];
+        let kind = kind as char;
+        for at in (0..whole.len()).step_by(whole.len() / 4 + 1) {
+            let mut altered = whole.clone();
+            altered[at] ^= 1 << (at % 8);
+            put(&filled, key, altered);
+            assert!(bad(), "{kind} byte {at}");
+        }
+        delete(&filled, key);
+        assert!(bad(), "{kind} dropped");
+        put(&filled, key, whole.clone());
+        let mut planted = key.clone();
+        if planted.len() > 1 {
+            *planted.last_mut().unwrap() ^= 1;
+            put(&filled, &planted, whole.clone());
+            assert!(bad(), "{kind} planted");
+            delete(&filled, &planted);
+        }
+    }
+    assert!(!bad());
+}
+
+/// A log with another index in the store, of one run.
+fn with_index(change: impl FnOnce(&mut Vec<index::Posting>)) -> Filled {
+    let filled = Filled::new(memory, index::RUN + 6);
+    let run = filled.records.scan(&[], &[keys::INDEX], usize::MAX).unwrap();
+    assert_eq!(run.len(), 1);
+    let mut postings = index::decode(&run[0].1).unwrap();
+    change(&mut postings);
+    delete(&filled, &run[0].0);
+    for (key, value) in index::encode(0, postings) {
+        put(&filled, &key, value);
+    }
+    filled
 }
 
 #[test]
 fn indexes_that_hide_or_invent() {
-    let hidden = Filled::new(memory, SIZE);
-    let prefix = keys::facets(event(9).facts()).nth(1).unwrap();
-    hidden
-        .records
-        .commit(Batch::new().delete(keys::facet(&prefix, 9)))
-        .unwrap();
-    assert_found(hidden, 9);
-
-    let invented = Filled::new(memory, SIZE);
-    invented
-        .records
-        .commit(Batch::new().put(keys::facet(&prefix, 11), []))
-        .unwrap();
-    assert_found(invented, 11);
+    let resource = |number| keys::terms(event(number).facts()).nth(1).unwrap();
+    assert_ne!(resource(9), resource(11));
+    assert_found(with_index(|all| all.retain(|one| *one != (resource(9), 9))), 9);
+    assert_found(with_index(|all| all.push((resource(9), 11))), 11);
 }
 
 #[test]
 fn another_head_and_entries_beyond_it() {
     let filled = Filled::new(memory, SIZE);
-    let head = Head {
-        size: SIZE - 1,
-        chain: filled.log.entries(SIZE - 2, 1).unwrap()[0].chain,
+    let standing = Standing {
+        head: Head {
+            size: SIZE - 1,
+            root: filled.log.root_at(SIZE - 1).unwrap(),
+        },
+        ..Standing::stored(&*filled.records).unwrap()
     };
-    filled
-        .records
-        .commit(Batch::new().put([keys::HEAD], head.to_bytes()))
-        .unwrap();
-    assert_found(filled, SIZE - 1);
+    put(&filled, &[keys::HEAD], standing.to_bytes());
+    assert_eq!(filled.log.verify().unwrap().bad.unwrap().0, SIZE - 1);
 
     let filled = Filled::new(memory, SIZE);
-    let last = stored(&*filled.records, SIZE - 1);
-    filled
-        .records
-        .commit(Batch::new().put(keys::entry(SIZE), last))
-        .unwrap();
+    put(&filled, &keys::entries(SIZE), stored(&*filled.records, 35));
     assert_found(filled, SIZE);
 }
 
@@ -283,8 +340,10 @@ fn holes_and_repeats_of_a_source_are_told() {
         "ingest: 3 missing after 2",
     ];
     assert_eq!(report.sequence_problems, told);
+    let mut standing = Standing::stored(&*records).unwrap();
+    standing.sequences[Source::Kms as usize] = 9;
     records
-        .commit(Batch::new().put(keys::source(Source::Kms), 9_u64.to_be_bytes()))
+        .commit(Batch::new().put([keys::HEAD], standing.to_bytes()))
         .unwrap();
     let report = log.verify().unwrap();
     assert!(

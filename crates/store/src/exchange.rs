@@ -1,4 +1,4 @@
-//! Puts a copy of the store in the store's place.
+//! Puts a copy of a store in the store's place.
 //!
 //! Copy in `records.new`; then `records` to `records.old`; then `records.new` to `records`; then `records.old` is shredded. What a
 //! crash leaves says how far it came: while there is `records` without `records.old`, the copy may be half and is thrown away.
@@ -8,10 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use asterism_chassis::StartError;
-use asterism_store::{SledOptions, SledRecords, StoreError, files};
-
-use crate::keys::Keyring;
+use crate::{StoreError, files};
 
 struct Places {
     records: PathBuf,
@@ -30,12 +27,12 @@ fn places(data_dir: &Path) -> Places {
 /// Ends an exchange that a crash interrupted. Before the store is opened.
 ///
 /// # Errors
-/// [`StartError::Store`]
-pub(crate) fn settle(data_dir: &Path) -> Result<(), StartError> {
+/// The file system's own.
+pub fn settle(data_dir: &Path) -> Result<(), StoreError> {
     let Places { records, new, old } = places(data_dir);
     if old.exists() {
         if !records.exists() {
-            rename(&new, &records)?;
+            files::rename(&new, &records)?;
         }
         shred_all(&old)?;
     }
@@ -45,35 +42,27 @@ pub(crate) fn settle(data_dir: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Copies the store of `keyring` beside it, upgraded.
-///
-/// # Errors
-/// [`StartError::Store`]; [`StartError::Other`] when a record cannot be read.
-pub(crate) fn copy(data_dir: &Path, keyring: &Keyring) -> Result<(), StartError> {
-    let copy = SledRecords::open(&places(data_dir).new, SledOptions::default())?;
-    keyring
-        .copy_into(&copy)
-        .map_err(|error| StartError::Other(error.to_string()))
+/// Where the copy is made. Nothing is there after [`settle`].
+pub fn copy_dir(data_dir: &Path) -> PathBuf {
+    places(data_dir).new
 }
 
-/// Puts the copy in the store's place, once the store is closed.
+/// Puts the copy in the store's place, once both are closed.
 ///
 /// # Errors
-/// [`StartError::Store`]
-pub(crate) fn exchange(data_dir: &Path) -> Result<(), StartError> {
+/// The file system's own.
+pub fn exchange(data_dir: &Path) -> Result<(), StoreError> {
     let Places { records, new, old } = places(data_dir);
-    rename(&records, &old)?;
-    rename(&new, &records)?;
+    files::rename(&records, &old)?;
+    files::rename(&new, &records)?;
     settle(data_dir)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to)?;
-    let dir = to.parent().unwrap_or(Path::new("."));
-    Ok(fs::File::open(dir)?.sync_all()?)
-}
-
-pub(crate) fn shred_all(dir: &Path) -> Result<(), StoreError> {
+/// Overwrites and deletes a directory and all files in it; one that is not there is done already.
+///
+/// # Errors
+/// The file system's own.
+pub fn shred_all(dir: &Path) -> Result<(), StoreError> {
     fn walk(dir: &Path) -> Result<(), StoreError> {
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
