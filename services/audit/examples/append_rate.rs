@@ -21,7 +21,7 @@ use serde_json::json;
 fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default| args.next().map_or(default, |text| text.parse::<u64>().unwrap());
-    let (events, batch) = (number(500_000), number(500));
+    let (events, batch) = (number(500_000), number(500).max(1));
     let kept = args.next().map(PathBuf::from);
     let scratch = tempfile::tempdir().unwrap();
     let dir = kept.as_deref().unwrap_or(scratch.path());
@@ -63,6 +63,19 @@ fn main() {
             json!({ "found": found, "first": first, "again": millis(begun) }),
         );
     }
+    let proofs = 200;
+    let begun = Instant::now();
+    for number in 0..proofs {
+        let index = u64::from_be_bytes(random(number, 9)[..8].try_into().unwrap()) % size;
+        log.inclusion(index, size).unwrap();
+    }
+    let inclusion_us = millis(begun) * 1e3 / proofs as f64;
+    let begun = Instant::now();
+    for number in 0..proofs {
+        let old = u64::from_be_bytes(random(number, 10)[..8].try_into().unwrap()) % size;
+        log.consistency(old, size).unwrap();
+    }
+    let consistency_us = millis(begun) * 1e3 / proofs as f64;
     drop(log);
     let begun = Instant::now();
     let log = open(dir);
@@ -79,7 +92,7 @@ fn main() {
             "slowest_batch_ms": slowest.as_secs_f64() * 1e3,
             "own_bytes_per_event": bytes as f64 / events as f64,
             "disk_bytes_per_event": disk_bytes(&dir.join("records/sled")) as f64 / size as f64,
-            "query_ms": query_ms, "open_ms": open_ms,
+            "query_ms": query_ms, "inclusion_us": inclusion_us, "consistency_us": consistency_us, "open_ms": open_ms,
             "verified": verified.bad.is_none(), "verify_events_per_s": (size as f64 / verify_s).round(),
         })
     );

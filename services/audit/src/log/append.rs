@@ -80,6 +80,11 @@ impl State {
         self.submitted.size()
     }
 
+    /// The size of the log, when nothing is on its way to the disk.
+    pub(super) fn is_quiet(&self) -> Option<u64> {
+        (self.appends == 0).then_some(self.submitted.size())
+    }
+
     pub(super) fn check_reads(&self) -> Result<(), AuditError> {
         if self.condition == Condition::Closed {
             Err(StoreError::Closed.into())

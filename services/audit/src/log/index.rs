@@ -13,7 +13,7 @@
 
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use asterism_store::{Batch, MAX_VALUE, Records, records::Record};
+use asterism_store::{Batch, Records, records::Record};
 
 use super::{
     event::Facts,
@@ -24,6 +24,9 @@ use crate::error::AuditError;
 
 /// Entries of a run; few in tests, so that they see many runs.
 pub(super) const RUN: u64 = if cfg!(test) { 64 } else { 1 << 16 };
+/// Most bytes of a record. sled reads some ten records to give one, and a query asks every run for one: short ones are read
+/// sooner, when they are not in memory.
+const RECORD_BYTES: usize = 1024;
 const NEW_TERM: u8 = 1;
 const TERM_BYTES: usize = 5;
 
@@ -247,10 +250,10 @@ pub(super) fn encode(run: u64, mut postings: Vec<Posting>) -> Vec<Record> {
     for (term, offset) in postings {
         let room = records
             .last()
-            .is_some_and(|(_, value)| value.len() + 1 + TERM_BYTES + 5 <= MAX_VALUE);
+            .is_some_and(|(_, value)| value.len() + 1 + TERM_BYTES + 5 <= RECORD_BYTES);
         if !room {
             let key = keys::postings(run, term, offset).to_vec();
-            records.push((key, Vec::with_capacity(MAX_VALUE)));
+            records.push((key, Vec::with_capacity(RECORD_BYTES)));
             last = None;
         }
         let Some((_, value)) = records.last_mut() else {
@@ -328,7 +331,7 @@ mod tests {
             prop_assert_eq!(&read, &sorted);
             let records = MemoryRecords::new();
             for (key, value) in stored {
-                prop_assert!(value.len() <= MAX_VALUE);
+                prop_assert!(value.len() <= RECORD_BYTES);
                 records.commit(Batch::new().put(key, value)).unwrap();
             }
             for term in [0, 1, 2, 3, sorted.last().map_or(9, |(term, _)| *term)] {

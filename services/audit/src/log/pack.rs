@@ -1,4 +1,4 @@
-//! Entries as the store keeps them: those of one append together, in records of up to 4 KiB.
+//! Entries as the store keeps them: those of one append together, in records of up to 2 KiB (4 for a single large entry).
 //!
 //! ```text
 //! record: version 1 | appended at: seconds 8, nanoseconds 4 | entries
@@ -27,6 +27,8 @@ use super::{
 };
 
 const VERSION: u8 = 1;
+/// Most bytes of a record, unless one entry has more. sled reads some ten records to give one: short ones are read sooner.
+const RECORD_BYTES: usize = 2048;
 const HEADER_BYTES: usize = 13;
 const INPUT: u8 = 1 << 4;
 const OUTPUT: u8 = 1 << 5;
@@ -68,12 +70,12 @@ impl<'a> Packer<'a> {
     pub(super) fn push(&mut self, event: &'a Event, leaf: &Digest) {
         let before = self.bytes.len();
         self.put_entry(event.facts(), leaf);
-        if self.bytes.len() > MAX_VALUE {
+        if self.bytes.len() > RECORD_BYTES && self.count > 0 {
             self.bytes.truncate(before);
             self.end();
             self.put_entry(event.facts(), leaf);
-            debug_assert!(self.bytes.len() <= MAX_VALUE, "an event alone fits");
         }
+        debug_assert!(self.bytes.len() <= MAX_VALUE, "an event alone fits");
         self.count += 1;
     }
 
@@ -86,7 +88,7 @@ impl<'a> Packer<'a> {
     }
 
     fn begin(&mut self) {
-        self.bytes = Vec::with_capacity(MAX_VALUE + 512);
+        self.bytes = Vec::with_capacity(RECORD_BYTES + 512);
         self.bytes.push(VERSION);
         self.bytes
             .extend_from_slice(&self.appended_at.seconds().to_be_bytes());

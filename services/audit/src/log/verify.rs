@@ -1,5 +1,7 @@
 //! Recomputes everything.
 
+use std::sync::PoisonError;
+
 use asterism_crypto::Digest;
 use asterism_store::records::Record;
 
@@ -16,6 +18,8 @@ use crate::error::AuditError;
 
 /// Records that are looked at in one go.
 const STRIDE: usize = 64;
+/// How often the event ids are looked at while appends go on.
+const BUSY_TRIES: usize = 3;
 /// Problems of sequence numbers that are told one by one.
 const MAX_PROBLEMS: usize = 100;
 
@@ -303,9 +307,26 @@ impl Log {
         Ok(())
     }
 
-    /// Every entry's event id leads to it: so with as many ids as entries, none leads astray.
+    /// Appends move ids from block to block: what was found while there were any is looked at again, at last without them.
     fn verify_ids(&self, walk: &Walk) -> Result<(), Stop> {
-        let known = walk.known.size;
+        for _ in 0..BUSY_TRIES {
+            let quiet = self.state().is_quiet();
+            let found = self.check_ids(walk.known.size, || self.state().submitted());
+            if found.is_ok() || quiet.is_some_and(|size| self.state().submitted() == size) {
+                return found;
+            }
+        }
+        let mut state = self.state();
+        loop {
+            if let Some(size) = state.is_quiet() {
+                return self.check_ids(walk.known.size, || size);
+            }
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Every entry's event id leads to it: so with as many ids as entries, none leads astray.
+    fn check_ids(&self, known: u64, submitted: impl FnOnce() -> u64) -> Result<(), Stop> {
         let (mut count, mut beyond, mut last) = (0, None, None);
         let mut astray = known;
         self.each(keys::IDS, |key, block| {
@@ -324,7 +345,7 @@ impl Log {
             }
             Ok(())
         })?;
-        if beyond.is_some_and(|index| index >= self.state().submitted()) {
+        if beyond.is_some_and(|index| index >= submitted()) {
             return Err(bad(known, "an event id leads beyond the log"));
         }
         if count == known && astray == known {

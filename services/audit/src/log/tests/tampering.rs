@@ -353,6 +353,19 @@ fn holes_and_repeats_of_a_source_are_told() {
     );
 }
 
+/// An event whose id is among all others: it has blocks of ids split in the middle.
+fn anywhere(number: u64) -> Event {
+    let [id @ .., _] = *asterism_crypto::Digest::of(&number.to_be_bytes())
+        .as_bytes()
+        .first_chunk::<17>()
+        .unwrap();
+    Event::new(Facts {
+        id: EventId::from_bytes(id),
+        ..facts(number)
+    })
+    .unwrap()
+}
+
 /// Appends go on while the log is verified: nothing is found, and each report is of a head that was.
 #[test]
 fn verification_does_not_mind_appends() {
@@ -360,8 +373,8 @@ fn verification_does_not_mind_appends() {
         let Filled { log, .. } = Filled::new(backend, SIZE);
         std::thread::scope(|scope| {
             let appending = scope.spawn(|| {
-                for number in SIZE..SIZE + 300 {
-                    log.append(&[event(number)], at(1)).unwrap();
+                for number in SIZE..SIZE + 900 {
+                    log.append(&[anywhere(number)], at(1)).unwrap();
                 }
             });
             while !appending.is_finished() {
