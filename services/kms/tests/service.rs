@@ -9,6 +9,8 @@ mod batches;
 mod checksums;
 #[path = "service/ciphers.rs"]
 mod ciphers;
+#[path = "service/connections.rs"]
+mod connections;
 #[path = "service/destruction.rs"]
 mod destruction;
 #[path = "service/disk.rs"]
