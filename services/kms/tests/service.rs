@@ -1,5 +1,5 @@
 //! The service from outside: gRPC over loopback, and its files when it is down.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "service/backups.rs"]
 mod backups;
@@ -15,6 +15,8 @@ mod connections;
 mod destruction;
 #[path = "service/disk.rs"]
 mod disk;
+#[path = "service/full_disk.rs"]
+mod full_disk;
 #[path = "service/identity.rs"]
 mod identity;
 #[path = "service/lifecycle.rs"]
