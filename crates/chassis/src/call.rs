@@ -141,6 +141,7 @@ impl Trail {
         caller: Option<&Caller>,
         failure: Option<&Failure>,
     ) -> AuditEvent {
+        let recorded = failure.map(Failure::recorded);
         AuditEvent {
             occurred_at: std::time::SystemTime::now(),
             principal: caller.map(|c| c.principal.id.to_string()).unwrap_or_default(),
@@ -151,13 +152,13 @@ impl Trail {
             operation,
             resource: self.resource.clone(),
             key_version: self.key_version,
-            outcome: match failure.map(Failure::class) {
+            outcome: match recorded.map(|(class, _)| class) {
                 None if self.items.is_some_and(|(_, failed)| failed > 0) => Outcome::Failed,
                 None => Outcome::Succeeded,
                 Some(ErrorClass::Denied | ErrorClass::Unauthenticated) => Outcome::Denied,
                 Some(_) => Outcome::Failed,
             },
-            reason: failure.map_or_else(|| self.remarks(), |failure| failure.reason().into()),
+            reason: recorded.map_or_else(|| self.remarks(), |(_, reason)| reason.into()),
             request_id: caller.map(|c| c.request_id.clone()).unwrap_or_default(),
             trace_id: caller.map(|c| c.trace_id.clone()).unwrap_or_default(),
             token_id: caller

@@ -94,6 +94,8 @@ struct Facts {
     retry_after: Option<Duration>,
     metadata: Vec<(String, String)>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// What the log says in place of class and reason.
+    denial: Option<&'static str>,
 }
 
 impl Failure {
@@ -108,6 +110,7 @@ impl Failure {
             retry_after: retry.then_some(Duration::from_secs(1)),
             metadata: vec![],
             source: None,
+            denial: None,
         }))
     }
 
@@ -131,6 +134,20 @@ impl Failure {
     /// A fault of ours; `message` is for the log only.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorClass::Internal, "INTERNAL", message)
+    }
+
+    /// The log calls it a denial for this reason, in upper case. Nothing else changes, least of all what the caller is told: for a
+    /// refusal to who must not learn that there is something to refuse.
+    #[must_use]
+    pub fn recorded_as_denial(mut self, reason: &'static str) -> Self {
+        self.0.denial = Some(reason);
+        self
+    }
+
+    /// Class and reason as the log has them.
+    pub(crate) fn recorded(&self) -> (ErrorClass, &'static str) {
+        let told = (self.0.class, self.0.reason);
+        self.0.denial.map_or(told, |reason| (ErrorClass::Denied, reason))
     }
 
     /// What kind of failure it is.
@@ -159,6 +176,7 @@ impl<E: Classify> From<E> for Failure {
             retry_after: error.retry_after(),
             metadata: error.metadata(),
             source: Some(Box::new(error)),
+            denial: None,
         }))
     }
 }
@@ -271,5 +289,21 @@ mod tests {
                 .retry_delay
                 .is_some()
         );
+    }
+
+    #[test]
+    fn what_the_log_calls_a_denial_is_told_to_the_caller_as_before() {
+        let missing = || Failure::new(ErrorClass::NotFound, "KEY_NOT_FOUND", "there is no `keys/x`");
+        let hidden = missing().recorded_as_denial("KEY_HIDDEN");
+        assert_eq!(hidden.recorded(), (ErrorClass::Denied, "KEY_HIDDEN"));
+        assert_eq!(missing().recorded(), (ErrorClass::NotFound, "KEY_NOT_FOUND"));
+        assert_eq!(
+            (hidden.class(), hidden.reason()),
+            (missing().class(), missing().reason())
+        );
+        let (told, plain) = (status_of(&hidden, "r1"), status_of(&missing(), "r1"));
+        assert_eq!((told.code(), told.message()), (plain.code(), plain.message()));
+        assert_eq!(told.details(), plain.details());
+        assert_eq!(item_status(&hidden, "r1"), item_status(&missing(), "r1"));
     }
 }

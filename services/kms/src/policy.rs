@@ -14,6 +14,7 @@ use std::sync::Arc;
 use asterism_store::Records;
 
 pub use access::Access;
+pub(crate) use access::hidden;
 pub(crate) use approvals::MAX_REQUIRED;
 pub use approvals::{Approval, ApprovalState, Approvals, Asked};
 pub use error::PolicyError;

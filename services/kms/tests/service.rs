@@ -1,5 +1,5 @@
 //! The service from outside: gRPC over loopback, and its files when it is down.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "service/backups.rs"]
 mod backups;
@@ -9,10 +9,14 @@ mod batches;
 mod checksums;
 #[path = "service/ciphers.rs"]
 mod ciphers;
+#[path = "service/connections.rs"]
+mod connections;
 #[path = "service/destruction.rs"]
 mod destruction;
 #[path = "service/disk.rs"]
 mod disk;
+#[path = "service/full_disk.rs"]
+mod full_disk;
 #[path = "service/identity.rs"]
 mod identity;
 #[path = "service/lifecycle.rs"]

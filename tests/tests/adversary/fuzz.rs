@@ -7,16 +7,20 @@ use std::{
 
 use asterism::connect::Endpoints;
 use asterism_chassis::{
+    config::Common,
     identity::{Authority, Role},
     policy,
 };
-use asterism_client::{Connection, Credentials, proto::kms::KeyType};
+use asterism_client::{Audit, Connection, Credentials, proto::kms::KeyType};
+use asterism_proto::audit::{AppendEventsRequest, Event, EventFilter, Outcome};
 use futures::{StreamExt as _, stream};
+use prost::Message as _;
+use tokio::net::TcpListener;
 use tonic::{Code, Status};
 
 use crate::{
     children::Logged,
-    messages::{Names, extremes, garbage, plausible},
+    messages::{Names, altered, delimited, extremes, garbage, plausible},
     raw::{Contracts, Method, call},
     support::{fresh_id, small_csv, upload},
 };
@@ -219,4 +223,127 @@ async fn strangers_get_unauthenticated_from_every_method_that_is_not_open() {
     }
     assert!(open > 0, "no method is open");
     assert!(!target.services.log().contains("panicked"));
+}
+
+/// An event as kms reports it.
+fn event(sequence: u64) -> Event {
+    Event {
+        event_id: uuid::Uuid::now_v7().to_string(),
+        source: "kms".into(),
+        source_sequence: sequence,
+        occurred_at: Some(SystemTime::now().into()),
+        principal: "user/alice".into(),
+        operation: "kms.Encrypt".into(),
+        resource: "keys/k".into(),
+        key_version: 1,
+        outcome: Outcome::Succeeded.into(),
+        input_sha256: vec![7; 32],
+        ..Event::default()
+    }
+}
+
+fn append(events: &[Event]) -> Vec<u8> {
+    let events = events.to_vec();
+    AppendEventsRequest { events }.encode_to_vec()
+}
+
+/// Events with one thing wrong, many, none, repeated and from others, besides what no service would send.
+fn appends(contracts: &Contracts) -> Vec<Vec<u8>> {
+    let good = event(1);
+    let mut messages = garbage();
+    messages.extend(
+        altered(contracts, ".asterism.audit.v1.Event", || event(1).encode_to_vec())
+            .iter()
+            .map(|event| delimited(1, event)),
+    );
+    let all: Vec<Event> = (2..1002).map(event).collect();
+    messages.push(append(&all));
+    messages.push(append(&all[..999]));
+    messages.push(append(&[all, vec![event(1002)]].concat()));
+    messages.push(append(&[good.clone(), good.clone()]));
+    let other = Event {
+        source: "ingest".into(),
+        ..event(1003)
+    };
+    messages.push(append(&[event(1004), other]));
+    let long = |bytes: usize| Event {
+        resource: "r".repeat(bytes),
+        ..event(1005)
+    };
+    messages.extend([512, 513, 1 << 20].map(|bytes| append(&[long(bytes)])));
+    messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_reports_malformed_and_extreme_events_is_refused_and_the_log_stays_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let config = asterism_audit::Config {
+        common: Common::embedded("audit", dir.path()),
+    };
+    let running = asterism_audit::start(config, listener).await.unwrap();
+    let authority = Authority::load_or_create(&dir.path().join("credentials")).unwrap();
+    let token = |principal: &str, role| {
+        let lifetime = Duration::from_secs(600);
+        authority.mint(&principal.parse().unwrap(), &[role], lifetime, SystemTime::now())
+    };
+    let connected =
+        |principal, role| Connection::lazy(&endpoint, Credentials::token(token(principal, role))).unwrap();
+
+    let contracts = Contracts::load();
+    let method = "asterism.audit.v1.AuditService/AppendEvents";
+    let method = contracts.methods().into_iter().find(|found| found.name == method);
+    let method = method.unwrap();
+    let calls = appends(&contracts);
+    let number = calls.len();
+    let kms = connected("service/kms", Role::Service);
+    let answers: Vec<(Vec<u8>, Status)> = stream::iter(calls)
+        .map(|message| async {
+            let status = call(&kms, &method, message.clone()).await;
+            (message, status)
+        })
+        .buffer_unordered(TOGETHER)
+        .collect()
+        .await;
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken = BTreeMap::new();
+    for (message, status) in answers {
+        *seen.entry(format!("{:?}", status.code())).or_default() += 1;
+        assert!(!accident(&status), "{status:?} after {} bytes", message.len());
+        if status.code() == Code::Ok {
+            let events = AppendEventsRequest::decode(message.as_slice()).unwrap().events;
+            taken.extend(events.into_iter().map(|event| (event.event_id, event.source)));
+        }
+    }
+    eprintln!("{number} appends: {seen:?}");
+    for (code, least) in [("Ok", 10), ("InvalidArgument", 10), ("PermissionDenied", 1)] {
+        assert!(
+            seen.get(code).is_some_and(|times| *times >= least),
+            "{code}: {seen:?}"
+        );
+    }
+    assert!(taken.len() >= 1000, "{}", taken.len());
+    assert!(taken.values().all(|source| source == "kms"));
+
+    // All of those that were taken are there once, and none of the others. The log has events of its own.
+    let audit = Audit::new(connected("user/auditor", Role::Auditor));
+    let report = audit.verify().await.unwrap();
+    assert!(report.verified, "{}", report.problem);
+    let entries = audit.list_all(EventFilter::default()).await.unwrap();
+    let events = entries.into_iter().filter_map(|entry| entry.event);
+    let of_kms = events.filter(|event| event.source == "kms");
+    let mut kept: Vec<String> = of_kms.map(|event| event.event_id).collect();
+    kept.sort();
+    assert!(
+        kept.iter().eq(taken.keys()),
+        "{} kept, {} taken",
+        kept.len(),
+        taken.len()
+    );
+    // Nobody but a service appends, whatever it is.
+    let admin = connected("user/admin", Role::Admin);
+    let refused = call(&admin, &method, append(&[event(1)])).await;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    running.shutdown().await;
 }

@@ -30,7 +30,8 @@ fn tagged(number: i32, wire: u64, out: &mut Vec<u8>) {
     varint(((number as u64) << 3) | wire, out);
 }
 
-fn delimited(number: i32, bytes: &[u8]) -> Vec<u8> {
+/// A field that is text, bytes or a message.
+pub fn delimited(number: i32, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![];
     tagged(number, 2, &mut out);
     varint(bytes.len() as u64, &mut out);
@@ -119,6 +120,16 @@ pub fn extremes(contracts: &Contracts, message: &str, names: &Names) -> Vec<Vec<
         }
     }
     messages
+}
+
+/// Good messages, each with one field set to an extreme of its type: of what is there twice, the last one counts.
+pub fn altered(contracts: &Contracts, message: &str, good: impl Fn() -> Vec<u8>) -> Vec<Vec<u8>> {
+    let fields = contracts.message(message).map(|m| m.field.as_slice());
+    let extremes = fields
+        .unwrap_or_default()
+        .iter()
+        .flat_map(|field| extreme_values(contracts, field));
+    extremes.map(|extreme| [good(), extreme].concat()).collect()
 }
 
 fn described<'a>(

@@ -341,7 +341,7 @@ fn same(first: &Event, again: &Event) -> Result<(), AuditError> {
 fn count(sequences: &mut Sequences, event: &Event) {
     let facts = event.facts();
     let last = &mut sequences[facts.source as usize];
-    if facts.source_sequence != last.wrapping_add(1) {
+    if last.checked_add(1) != Some(facts.source_sequence) {
         tracing::warn!(source = %facts.source, sequence = facts.source_sequence, last = *last, "a source does not count on");
     }
     *last = facts.source_sequence.max(*last);

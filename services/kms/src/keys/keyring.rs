@@ -11,7 +11,7 @@ use std::{
 };
 
 use asterism_crypto::{Digest, SecretBytes};
-use asterism_store::{Batch, Records};
+use asterism_store::{Batch, Records, StoreError};
 
 use crate::{
     error::KmsError,
@@ -143,7 +143,8 @@ impl Keyring {
         let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
         let (batch, wrapping_key) = self.with_version(&roots, batch, &id, 1, new.key_type, material)?;
         let batch = with_activation(batch, &id, 1, active_from_ms, now_ms);
-        let committed = self.commit(batch, request, &parameters, &id)?;
+        let committed = self.commit(batch, request, &parameters, &id);
+        let committed = self.or_shred(committed, Some(&wrapping_key))?;
         drop(roots);
         match committed {
             Committed::Now => {
@@ -299,7 +300,8 @@ impl Keyring {
         let batch = batch
             .expect_value(at.clone(), loaded.stored)
             .put(at, encode(&loaded.record.next()));
-        let committed = self.commit(batch, request, &parameters, id)?;
+        let committed = self.commit(batch, request, &parameters, id);
+        let committed = self.or_shred(committed, wrapping_key.as_deref())?;
         self.cache
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -314,6 +316,15 @@ impl Keyring {
             // Nobody else changes keys: the id was used for a creation at the same moment.
             Committed::Not => Err(KmsError::RequestIdReused),
         }
+    }
+
+    /// Shreds a wrapping key whose record was refused for want of space: a full disk would fill with them. After any other failure a record may
+    /// name it, and the next start decides.
+    fn or_shred<T>(&self, committed: Result<T, KmsError>, wrapping_key: Option<&str>) -> Result<T, KmsError> {
+        if let (Err(KmsError::Store(StoreError::NoSpace)), Some(name)) = (&committed, wrapping_key) {
+            self.version_keys.shred(name)?;
+        }
+        committed
     }
 
     /// Reads a key from the store.

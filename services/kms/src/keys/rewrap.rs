@@ -129,7 +129,11 @@ impl Keyring {
             return Ok(());
         }
         let names: Vec<String> = fresh.iter().map(|fresh| fresh.name.clone()).collect();
-        self.version_keys.put_all(&fresh)?;
+        if let Err(error) = self.version_keys.put_all(&fresh) {
+            // The disk is full, say: the next try makes others.
+            self.version_keys.shred_all(&names)?;
+            return Err(error);
+        }
         drop(fresh);
         if let Err(error) = self.records.commit(batch) {
             // Unless it is known that nothing was written, a record may name them.

@@ -25,7 +25,7 @@ impl Access {
     }
 
     /// The key, if the caller may do that to it with each of the given additional authenticated data. To who may not even see it, it
-    /// does not exist: the answer and the work are those for a key that is not there.
+    /// does not exist: the answer and the work are those for a key that is not there, and only the event says that there is one.
     ///
     /// # Errors
     /// [`KmsError::KeyNotFound`]; [`PolicyError::Denied`] for who may see it.
@@ -57,12 +57,11 @@ impl Access {
         match key {
             Some(key) if passes => Ok(key),
             Some(_) if visible => Err(PolicyError::Denied { verb, resource: name }.into()),
-            hidden => {
-                if hidden.is_some() {
-                    self.keyring.look_for(id)?;
-                }
-                Err(KmsError::KeyNotFound(name).into())
+            Some(_) => {
+                self.keyring.look_for(id)?;
+                Err(hidden(name))
             }
+            None => Err(KmsError::KeyNotFound(name).into()),
         }
     }
 
@@ -94,6 +93,11 @@ impl Access {
     pub(super) fn key_named(&self, name: &str) -> Option<Arc<Key>> {
         self.keyring.get(&KeyId::from_name(name).ok()?).ok()
     }
+}
+
+/// The answer for a key that there is not, given about one that is hidden from the caller.
+pub(crate) fn hidden(name: String) -> Failure {
+    Failure::from(KmsError::KeyNotFound(name)).recorded_as_denial("KEY_HIDDEN")
 }
 
 /// The call of `caller`, as grants see it.

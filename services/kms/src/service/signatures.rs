@@ -1,5 +1,6 @@
 //! Signatures and public keys.
 
+use asterism_chassis::error::Failure;
 use asterism_crypto::crc32c;
 use asterism_policy::Verb;
 use asterism_proto::kms as pb;
@@ -7,8 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::Adapter;
 use crate::{
-    error::KmsError,
     keys::KeyId,
+    policy::hidden,
     wire::{self, Encoding},
 };
 
@@ -83,15 +84,15 @@ pub(super) async fn get_public_key(
             trail.resource(id.name());
             let key = on.keyring().get(&id)?;
             if access.hides_public_key(on.caller, &key, now_ms) {
-                return Err(KmsError::KeyNotFound(id.name()).into());
+                return Err(hidden(id.name()));
             }
             let public = on.keyring().public_key(&key, message.key_version, now_ms);
             let (public, key_version) = public.map_err(|error| {
                 // Of a key without a public half, others learn nothing.
                 if access.may(on.caller, &key, Verb::Get, now_ms) {
-                    error
+                    Failure::from(error)
                 } else {
-                    KmsError::KeyNotFound(id.name())
+                    hidden(id.name())
                 }
             })?;
             if key.is_compromised(key_version, now_ms) {

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use asterism_chassis::identity::Role;
 use asterism_client::{ClientError, Kms, Policy, manifest::dataset_context};
+use asterism_proto::audit::{Event, Outcome};
 use asterism_proto::policy::{
     Conditions, Effect, ExplainAccessRequest, Grant, approval::State, conditions::Aad, step::Weight,
 };
+use asterism_store::{FileSpool, Spool as _, SpoolOptions};
+use prost::Message as _;
 use tonic::Code;
 
 use crate::support::{World, make_keys, refusal, refused};
@@ -186,6 +189,53 @@ async fn a_key_that_one_may_not_see_answers_like_one_that_is_not_there() {
         not.steps[0].text.replace("keys/nothing", "keys/aes")
     );
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auditors_see_the_denial_where_the_caller_is_told_that_there_is_no_such_key() {
+    let world = World::start().await;
+    make_keys(&world.as_principal("user/alice", &[Role::DataOwner])).await;
+    let eve = world.as_principal("user/eve", &[Role::DataOwner]);
+    let missing = refused(Code::NotFound, "KEY_NOT_FOUND");
+    for id in ["aes", "nothing"] {
+        assert_eq!(refusal(eve.key(id).await), missing);
+        assert_eq!(refusal(eve.decrypt(id, b"x", b"").await), missing);
+        assert_eq!(refusal(eve.encrypt_batch(id, &[(b"x", b"")]).await), missing);
+        assert_eq!(refusal(eve.rotate_key(id, "").await), missing);
+    }
+    // A symmetric key has no public half that anybody might have; of a signing key everybody may, until that is denied.
+    for id in ["mac", "nothing"] {
+        assert_eq!(refusal(eve.public_key(id, 0).await), missing);
+    }
+    let alices = world.policy_of("user/alice", &[Role::DataOwner]);
+    deny(&alices, "user/eve", &["get"], "keys/sign").await;
+    assert_eq!(refusal(eve.public_key("sign", 0).await), missing);
+    let dir = world.stop().await;
+
+    let spool = FileSpool::open(&dir.path().join("kms/outbox"), SpoolOptions::default()).unwrap();
+    let events = spool.read(0, 1000).unwrap();
+    let events = events
+        .iter()
+        .map(|(_, event)| Event::decode(event.as_slice()).unwrap());
+    let told = |resource: &str| -> Vec<(String, Outcome, String)> {
+        let of = |event: &Event| event.principal == "user/eve" && event.resource == resource;
+        let told = |event: Event| (event.operation.clone(), event.outcome(), event.reason);
+        events.clone().filter(of).map(told).collect()
+    };
+    let operations = ["kms.GetKey", "kms.Decrypt", "kms.BatchEncrypt", "kms.RotateKey"];
+    let all = |operations: &[&str], outcome: Outcome, reason: &str| -> Vec<(String, Outcome, String)> {
+        let event = |operation: &&str| ((*operation).to_owned(), outcome, reason.to_owned());
+        operations.iter().map(event).collect()
+    };
+    assert_eq!(told("keys/aes"), all(&operations, Outcome::Denied, "KEY_HIDDEN"));
+    let public = all(&["kms.GetPublicKey"], Outcome::Denied, "KEY_HIDDEN");
+    assert_eq!(told("keys/mac"), public);
+    assert_eq!(told("keys/sign"), public);
+    let operations = [&operations[..], &["kms.GetPublicKey"]].concat();
+    assert_eq!(
+        told("keys/nothing"),
+        all(&operations, Outcome::Failed, "KEY_NOT_FOUND")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

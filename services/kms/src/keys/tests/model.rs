@@ -1,11 +1,20 @@
-//! The keyring against a small model of what it promises: no ciphertext ever becomes undecryptable except by the rules.
+//! The keyring against a small model of what it promises: no ciphertext, MAC, signature, wrapped key or secret ever becomes useless except
+//! by the rules.
+
+mod uses;
+
+use asterism_crypto::{DecryptionKey, SecretBytes, transfer};
 
 use super::*;
+use crate::keys::material::Material;
+use uses::Made;
 
 #[derive(Clone, Debug)]
 enum Step {
     Rotate { ahead_days: u64 },
-    Encrypt,
+    Import { ahead_days: u64 },
+    Export { version: u32 },
+    Use { times: usize },
     ReEncrypt { which: usize },
     Set { version: u32, to: State },
     Destroy { version: u32, days: u64 },
@@ -21,7 +30,9 @@ fn step() -> impl Strategy<Value = Step> {
     let version = 1..6_u32;
     prop_oneof![
         3 => (0..9_u64).prop_map(|ahead_days| Step::Rotate { ahead_days: ahead_days.saturating_sub(5) }),
-        5 => Just(Step::Encrypt),
+        2 => (0..9_u64).prop_map(|ahead_days| Step::Import { ahead_days: ahead_days.saturating_sub(5) }),
+        1 => version.clone().prop_map(|version| Step::Export { version }),
+        5 => (1..4_usize).prop_map(|times| Step::Use { times }),
         3 => (0..64_usize).prop_map(|which| Step::ReEncrypt { which }),
         5 => (version.clone(), 0..7_usize).prop_map(|(version, to)| Step::Set { version, to: State::all()[to] }),
         3 => (version.clone(), 6..32_u64).prop_map(|(version, days)| Step::Destroy { version, days }),
@@ -54,7 +65,7 @@ struct Model {
 }
 
 impl Model {
-    fn add(&mut self, now: u64, activates: Option<u64>) {
+    fn add(&mut self, activates: Option<u64>) {
         self.versions.push(ModelVersion {
             state: if activates.is_some() {
                 State::PreActive
@@ -66,6 +77,10 @@ impl Model {
             before: State::Active,
             due: 0,
         });
+    }
+
+    fn rotate(&mut self, now: u64, activates: Option<u64>) {
+        self.add(activates);
         if let Some(period) = self.period_ms {
             self.next_ms = now + period;
         }
@@ -88,6 +103,14 @@ impl Model {
     fn encrypts(&self) -> Option<u32> {
         let primary = self.primary()?;
         (self.versions[primary].state == State::Active).then_some(primary as u32 + 1)
+    }
+
+    /// The version whose public half is given away.
+    fn publishes(&self) -> Option<u32> {
+        use State::{Active, Compromised, Deactivated, PreActive};
+        let primary = self.primary()?;
+        let state = self.versions[primary].state;
+        matches!(state, PreActive | Active | Deactivated | Compromised).then_some(primary as u32 + 1)
     }
 
     fn decrypts(&self, version: u32) -> bool {
@@ -122,19 +145,29 @@ struct Run {
     id: KeyId,
     model: Model,
     now: u64,
-    /// Version, plaintext, ciphertext.
-    made: Vec<(u32, Vec<u8>, Vec<u8>)>,
+    made: Vec<Made>,
+    /// The material that each version was seen to have, in and out.
+    materials: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Run {
-    fn start() -> Self {
+    fn start(key_type: KeyType) -> Self {
         let (keyring, disk) = keyring();
-        let id = create(&keyring, "key", KeyType::Aes256Gcm).id.clone();
+        let id: KeyId = "key".parse().expect("id");
+        let new = NewKey {
+            id: Some(id.clone()),
+            key_type,
+            labels: BTreeMap::new(),
+            active_from_ms: None,
+            exportable: true,
+            required_approvals: 0,
+        };
+        keyring.create(new, &NO_ID, 1).expect("created");
         let mut model = Model {
             minimum: 1,
             ..Model::default()
         };
-        model.add(1, None);
+        model.add(None);
         Self {
             disk,
             keyring,
@@ -142,6 +175,7 @@ impl Run {
             model,
             now: 1,
             made: vec![],
+            materials: BTreeMap::new(),
         }
     }
 
@@ -151,24 +185,36 @@ impl Run {
             Step::Rotate { ahead_days } => {
                 let activates = Some(now + ahead_days * DAY_MS).filter(|at| *at > now);
                 keyring.rotate(id, activates, &NO_ID, now).expect("rotated");
-                self.model.add(now, activates);
+                self.model.rotate(now, activates);
             }
-            Step::Encrypt => {
+            Step::Import { ahead_days } => self.import(ahead_days)?,
+            Step::Export { version } => self.export(version)?,
+            Step::Use { times } => {
                 let key = keyring.get(id).expect("there");
-                let text = format!("text {}", self.made.len()).into_bytes();
-                let done = keyring.encrypt(&key, &text, b"aad", now);
-                prop_assert_eq!(done.as_ref().ok().map(|done| done.1), self.model.encrypts());
-                self.made
-                    .extend(done.ok().map(|(ciphertext, version)| (version, text, ciphertext)));
+                let begun = self.made.len();
+                let texts = (begun..begun + times).map(|number| format!("text {number}").into_bytes());
+                let done = uses::make(keyring, &key, texts.collect(), now);
+                let expected = if uses::is_made_with_the_public_half(key.key_type) {
+                    self.model.publishes()
+                } else {
+                    self.model.encrypts()
+                };
+                let versions = done.iter().flatten().map(|made| Some(made.version));
+                let as_many = if expected.is_some() { times } else { 0 };
+                let as_expected = versions.eq(vec![expected; as_many]);
+                prop_assert!(as_expected);
+                self.made.extend(done.into_iter().flatten());
             }
             Step::ReEncrypt { which } if !self.made.is_empty() => {
-                let (version, text, ciphertext) = self.made[which % self.made.len()].clone();
                 let key = keyring.get(id).expect("there");
-                let done = keyring.re_encrypt((&key, &ciphertext, b"aad"), (&key, b"aad"), now);
+                let old = &self.made[which % self.made.len()];
+                let (version, text) = (old.version, old.text.clone());
+                let done = keyring.re_encrypt((&key, old.bytes(), b"aad"), (&key, b"aad"), now);
                 let expected = self.model.encrypts().filter(|_| self.model.decrypts(version));
+                let expected = expected.filter(|_| uses::re_encrypts(key.key_type));
                 prop_assert_eq!(done.as_ref().ok().map(|done| done.version), expected);
-                self.made
-                    .extend(done.ok().map(|done| (done.version, text, done.ciphertext)));
+                let made = |done: ReEncrypted| Made::ciphertext(done.version, text, done.ciphertext);
+                self.made.extend(done.ok().map(made));
             }
             Step::ReEncrypt { .. } => {}
             Step::Set { version, to } => {
@@ -241,6 +287,54 @@ impl Run {
         self.check()
     }
 
+    /// A version whose material comes from outside.
+    fn import(&mut self, ahead_days: u64) -> Result<(), TestCaseError> {
+        let (keyring, now) = (&self.keyring, self.now);
+        let key = keyring.get(&self.id).expect("there");
+        let job = keyring
+            .create_import_job(self.id.clone(), key.key_type, "user/alice", now)
+            .expect("a job");
+        let material = Material::generate(key.key_type).expect("material");
+        let info = transfer::import_info(&job.id, self.id.as_str(), &key.key_type.to_string());
+        let activates = Some(now + ahead_days * DAY_MS).filter(|at| *at > now);
+        let import = Import {
+            job: job.id,
+            sealed: job
+                .public_key
+                .seal(&info, b"", material.expose())
+                .expect("sealed"),
+            labels: BTreeMap::new(),
+            exportable: false,
+            active_from_ms: activates,
+        };
+        keyring
+            .import(&import, &NO_ID, now, |id| keyring.get(id))
+            .expect("imported");
+        self.model.add(activates);
+        let version = u32::try_from(self.model.versions.len()).expect("few");
+        self.materials.insert(version, material.expose().to_vec());
+        Ok(())
+    }
+
+    /// What goes out is what came in, or went out before.
+    fn export(&mut self, version: u32) -> Result<(), TestCaseError> {
+        let key = self.keyring.get(&self.id).expect("there");
+        let recipient = DecryptionKey::generate().expect("a key");
+        let sealed = self
+            .keyring
+            .export(&key, version, &recipient.encryption_key(), self.now);
+        let there = version as usize <= self.model.versions.len();
+        prop_assert_eq!(sealed.is_ok(), there && self.model.decrypts(version));
+        if let Ok(sealed) = sealed {
+            let info = transfer::export_info(self.id.as_str(), version, &key.key_type.to_string());
+            let material: SecretBytes = recipient.open(&info, b"", &sealed).expect("opened");
+            let known = self.materials.entry(version);
+            let known = known.or_insert_with(|| material.expose().to_vec());
+            prop_assert_eq!(known.as_slice(), material.expose());
+        }
+        Ok(())
+    }
+
     fn sweep(&mut self) -> Result<(), TestCaseError> {
         let (keyring, now) = (&self.keyring, self.now);
         let (mut destroyed, mut rotated) = (Vec::new(), 0);
@@ -276,7 +370,7 @@ impl Run {
         let due = self.model.period_ms.is_some() && self.model.next_ms <= now;
         prop_assert_eq!(rotated, u32::from(due));
         if due {
-            self.model.add(now, None);
+            self.model.rotate(now, None);
         }
         let kept = self
             .model
@@ -287,7 +381,7 @@ impl Run {
         Ok(())
     }
 
-    /// Every ciphertext decrypts if and only if the rules say so, and every state is the model's.
+    /// What was made is good if and only if the rules say so, and every state is the model's.
     fn check(&self) -> Result<(), TestCaseError> {
         let key = self.keyring.get(&self.id).expect("there");
         let states: Vec<State> = key
@@ -297,30 +391,55 @@ impl Run {
             .collect();
         let expected: Vec<State> = self.model.versions.iter().map(|version| version.state).collect();
         prop_assert_eq!(states, expected);
-        for (version, text, ciphertext) in &self.made {
-            match self.keyring.decrypt(&key, ciphertext, b"aad", self.now) {
-                Ok((plaintext, by)) => {
-                    prop_assert!(self.model.decrypts(*version));
-                    prop_assert_eq!((plaintext.expose(), by), (text.as_slice(), *version));
-                }
-                Err(KmsError::VersionState { .. } | KmsError::VersionTooOld { .. }) => {
-                    prop_assert!(!self.model.decrypts(*version));
-                }
-                Err(error) => prop_assert!(false, "{}", error),
-            }
+        for made in &self.made {
+            let good = uses::is_good(&self.keyring, &key, made, self.now)?;
+            prop_assert_eq!(good, self.model.decrypts(made.version));
         }
         Ok(())
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn no_ciphertext_is_lost_but_by_the_rules(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut run = Run::start();
+fn nothing_is_lost(key_type: KeyType, cases: u32) {
+    proptest!(ProptestConfig::with_cases(cases), |(steps in proptest::collection::vec(step(), 1..40))| {
+        let mut run = Run::start(key_type);
         for step in &steps {
             run.take(step)?;
         }
-    }
+    });
+}
+
+#[test]
+fn no_ciphertext_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::Aes256Gcm, 192);
+}
+
+#[test]
+fn no_deterministic_ciphertext_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::Aes256Siv, 96);
+}
+
+#[test]
+fn no_mac_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::HmacSha256, 64);
+    nothing_is_lost(KeyType::HmacSha512, 64);
+}
+
+#[test]
+fn no_signature_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::EcSignP256Sha256, 48);
+}
+
+#[test]
+fn no_wrapped_key_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::Aes256Kwp, 96);
+}
+
+#[test]
+fn no_message_to_a_public_key_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::EcP256Hpke, 48);
+}
+
+#[test]
+fn no_secret_that_was_agreed_on_is_lost_but_by_the_rules() {
+    nothing_is_lost(KeyType::EcP256Ecdh, 48);
 }
