@@ -244,7 +244,11 @@ fn event(sequence: u64) -> Event {
 
 fn append(events: &[Event]) -> Vec<u8> {
     let events = events.to_vec();
-    AppendEventsRequest { events }.encode_to_vec()
+    AppendEventsRequest {
+        events,
+        ..Default::default()
+    }
+    .encode_to_vec()
 }
 
 /// Events with one thing wrong, many, none, repeated and from others, besides what no service would send.
