@@ -1,8 +1,15 @@
 //! What the parts cost: `cargo bench -p asterism-benches`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv6Addr},
+};
 
+use asterism_chassis::firewall::{
+    Decisions,
+    rules::{Entry, RateLimit, Rules},
+};
 use asterism_crypto::{Digest, KeyRef, SecretKey, SigningKey, StreamSealer, envelope};
 use asterism_learn::{
     csv::{CsvLimits, CsvReader},
@@ -10,6 +17,7 @@ use asterism_learn::{
 };
 use asterism_store::{Batch, Records as _, SledOptions, SledRecords};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
 
 fn crypto(c: &mut Criterion) {
     let key = SecretKey::generate().unwrap();
@@ -91,5 +99,48 @@ fn store(c: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, crypto, learn, store);
+/// What a call is held against before anybody looks at what it wants.
+fn firewall(c: &mut Criterion) {
+    let entry = |subject: String| Entry {
+        subject: subject.parse().unwrap(),
+        expires: None,
+        comment: String::new(),
+    };
+    let limit = |subject: &str| RateLimit {
+        subject: subject.parse().unwrap(),
+        requests_per_second: 1000.0,
+        burst: 1000,
+    };
+    let mut rules = Rules {
+        block: (0..=255)
+            .map(|number| entry(format!("10.{number}.0.0/16")))
+            .chain((0..1000).map(|number| entry(format!("user/u{number}"))))
+            .collect(),
+        limits: vec![limit("*"), limit("0.0.0.0/0"), limit("::/0")],
+        ..Rules::default()
+    };
+    let mut group = c.benchmark_group("firewall");
+    let mut measure = |what: &str, rules: &Rules, address: &str| {
+        let decisions = Decisions::by(rules.clone()).unwrap();
+        let address: IpAddr = address.parse().unwrap();
+        // Each call comes a second after the one before, so that all pass.
+        let mut now = 1_800_000_000_000_000_000;
+        group.bench_function(what, |b| {
+            b.iter(|| {
+                now += 1_000_000_000;
+                assert!(decisions.admits(black_box(address), black_box("user/alice"), now));
+            });
+        });
+    };
+    measure("decision, no rules", &Rules::default(), "192.0.2.1");
+    measure("decision, 1259 rules", &rules, "192.0.2.1");
+    // Networks of every length that lie in each other, beside the one that calls.
+    let last = Ipv6Addr::from(u128::MAX);
+    let nested = (1..=128).map(|length| IpNet::new(last.into(), length).unwrap().trunc());
+    rules.block.extend(nested.map(|net| entry(net.to_string())));
+    measure("decision, 1387 rules, every prefix length", &rules, "2001:db8::1");
+    group.finish();
+}
+
+criterion_group!(parts, crypto, learn, store, firewall);
 criterion_main!(parts);

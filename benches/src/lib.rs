@@ -1,1 +1,1 @@
-//! Criterion benches of the pure crates and the store: `cargo bench -p asterism-benches`.
+//! Criterion benches of the pure crates, the store and the firewall: `cargo bench -p asterism-benches`.

@@ -1,7 +1,7 @@
 //! Who may come, and how often: in front of every call of every service.
 //!
 //! * [`rules`]: lists of the allowed and the blocked, by network and by principal, rate limits, when to ban.
-//! * `engine`: the decisions, of bounded memory and free of clocks; `meter` the rates, `bans` the bans.
+//! * `engine`: the decisions, of bounded memory and free of clocks; `compiled` and `ranges` what they look up, `meter` the rates, `bans` the bans.
 //! * `alarms`: refusals become events, few however many there are.
 //! * `files`: rules are durable before they are acknowledged, bans within a second.
 //! * `service`: `asterism.firewall.v1.FirewallService`, on every service, for its own rules.
@@ -16,6 +16,7 @@ mod compiled;
 mod engine;
 mod files;
 mod meter;
+mod ranges;
 pub mod rules;
 mod service;
 #[cfg(test)]
@@ -149,6 +150,26 @@ impl Classify for FirewallError {
             Self::Store(error) => error.retry_after(),
             _ => None,
         }
+    }
+}
+
+/// The decisions by a set of rules alone, without a service around them.
+pub struct Decisions(Engine);
+
+impl Decisions {
+    /// By these rules, and nobody banned.
+    ///
+    /// # Errors
+    /// [`FirewallError::Rules`]
+    pub fn by(rules: Rules) -> Result<Self, FirewallError> {
+        rules.check()?;
+        Ok(Self(Engine::new(rules, vec![])))
+    }
+
+    /// Whether a call from `address` by `principal` passes at `now`, in nanoseconds since 1970. It counts as a call.
+    pub fn admits(&self, address: IpAddr, principal: &str, now: u64) -> bool {
+        let passage = self.0.network(Some(address), now);
+        passage.is_ok_and(|passage| self.0.principal(principal, passage, now).is_ok())
     }
 }
 

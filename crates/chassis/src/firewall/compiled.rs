@@ -1,21 +1,17 @@
-//! Rules as they are looked up: by the prefix lengths that occur, and by name.
+//! Rules as they are looked up: by the ranges that networks are, and by name.
 
 use std::{collections::HashMap, net::IpAddr};
-
-use ipnet::IpNet;
 
 use super::{
     Nanos, SECOND,
     meter::Limit,
+    ranges::Networks,
     rules::{DefaultAction, Entry, Rules, Subject},
 };
 
-/// Values by subject; a look-up costs one hash for each prefix length that occurs, at most three for a principal.
+/// Values by subject; a look-up costs one search for an address, at most two hashes for a principal.
 struct Table<T> {
-    networks: HashMap<IpNet, T>,
-    /// Prefix lengths that occur, longest first.
-    v4: Vec<u8>,
-    v6: Vec<u8>,
+    networks: Networks<T>,
     principals: HashMap<String, T>,
     kinds: HashMap<String, T>,
     everybody: Option<T>,
@@ -23,48 +19,31 @@ struct Table<T> {
 
 impl<T> Table<T> {
     fn new(values: impl Iterator<Item = (Subject, T)>) -> Self {
-        let mut table = Self {
-            networks: HashMap::new(),
-            v4: vec![],
-            v6: vec![],
-            principals: HashMap::new(),
-            kinds: HashMap::new(),
-            everybody: None,
-        };
+        let mut networks = Vec::new();
+        let (mut principals, mut kinds, mut everybody) = (HashMap::new(), HashMap::new(), None);
         for (subject, value) in values {
             match subject {
-                Subject::Network(net) => {
-                    let lengths = if net.addr().is_ipv4() {
-                        &mut table.v4
-                    } else {
-                        &mut table.v6
-                    };
-                    lengths.push(net.prefix_len());
-                    table.networks.insert(net, value);
-                }
+                Subject::Network(net) => networks.push((net, value)),
                 Subject::Principal(id) => {
-                    table.principals.insert(id, value);
+                    principals.insert(id, value);
                 }
                 Subject::Kind(kind) => {
-                    table.kinds.insert(kind, value);
+                    kinds.insert(kind, value);
                 }
-                Subject::Everybody => table.everybody = Some(value),
+                Subject::Everybody => everybody = Some(value),
             }
         }
-        for lengths in [&mut table.v4, &mut table.v6] {
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
-            lengths.dedup();
+        Self {
+            networks: Networks::new(networks),
+            principals,
+            kinds,
+            everybody,
         }
-        table
     }
 
     /// What is said of an address, the closest first.
     fn of_address(&self, address: IpAddr) -> impl Iterator<Item = &T> {
-        let lengths = if address.is_ipv4() { &self.v4 } else { &self.v6 };
-        lengths.iter().filter_map(move |length| {
-            let net = IpNet::new(address, *length).ok()?;
-            self.networks.get(&net.trunc())
-        })
+        self.networks.of(address)
     }
 
     /// What is said of a principal, the closest first.
@@ -86,6 +65,7 @@ pub(super) struct Compiled {
     allow: Table<Nanos>,
     block: Table<Nanos>,
     limits: Table<Limit>,
+    never_banned: Networks<()>,
 }
 
 impl Compiled {
@@ -103,6 +83,7 @@ impl Compiled {
                     Limit::new(limit.requests_per_second, limit.burst),
                 )
             })),
+            never_banned: Networks::new(rules.bans.exempt.iter().map(|net| (*net, ()))),
             rules,
         }
     }
@@ -155,6 +136,6 @@ impl Compiled {
     pub(super) fn never_bans(&self, address: IpAddr) -> bool {
         self.rules.bans.failures == 0
             || self.exempts(address)
-            || self.rules.bans.exempt.iter().any(|net| net.contains(&address))
+            || self.never_banned.of(address).next().is_some()
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use super::{Nanos, SECOND};
 
 /// A rate and a burst, as times.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     /// Between two requests at the sustained rate; rounded up, so that never more pass.
     interval: Nanos,

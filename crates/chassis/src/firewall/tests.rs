@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::print_stdout)]
 
 mod files;
+mod lookups;
 mod meters;
 
 use std::{net::IpAddr, time::Duration};

@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use asterism_chassis::config::Common;
@@ -62,7 +63,14 @@ impl SmallDisk {
         file.set_len(taken.saturating_sub(left)).unwrap();
     }
 
+    /// Takes what became free since.
+    fn top_up(&self) {
+        let mut file = File::create(self.at.path().join("topping")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+
     fn make_room(&self) {
+        let _ = fs::remove_file(self.at.path().join("topping"));
         fs::remove_file(self.filler()).unwrap();
     }
 }
@@ -274,6 +282,54 @@ async fn a_root_key_is_rotated_and_its_seal_replaced_whole_or_not_at_all() {
     let opened: Result<_, Status> = unseal(&world, Some(passphrase(PASSPHRASE))).await;
     assert!(!opened.unwrap().sealed);
     kept.check(&world.admin()).await;
+    world.stop().await;
+}
+
+/// A service on a disk that is nearly full, whose rotation of the root key is not over.
+async fn interrupted(disk: &SmallDisk, mut world: World) -> World {
+    for _ in 0..10 {
+        rotate_root(&world, vec![]).await.unwrap();
+        let dir = world.stop().await;
+        disk.fill(8 * MIB);
+        world = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+        if status(&world).await.rotation.is_some() {
+            return world;
+        }
+        disk.make_room();
+    }
+    panic!("it always ended before the service did");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_of_the_root_key_that_meets_a_full_disk_waits_and_leaves_nothing_behind() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let dir = tempfile::tempdir_in(disk.at.path()).unwrap();
+    let world = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+    let kms = world.admin();
+    let kept = Kept::make(&kms).await;
+    let mut making = JoinSet::new();
+    for at in 0..600 {
+        let (kms, id) = (kms.clone(), format!("one-of-many-{at}"));
+        making.spawn(async move { kms.create_key(&id, KeyType::Aes256Gcm, [], &id).await });
+    }
+    assert!(making.join_all().await.iter().all(Result::is_ok));
+    let before = version_keys(&world);
+
+    let world = interrupted(&disk, world).await;
+    let kms = world.admin();
+    kept.check(&kms).await;
+    // It is tried again every few seconds, first with room for wrapping keys and none for records, then with room for neither.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert!(status(&world).await.rotation.is_some());
+        assert_eq!(version_keys(&world), before);
+        kept.check(&kms).await;
+        disk.top_up();
+    }
+    disk.make_room();
+    eventually(async || status(&world).await.rotation.is_none()).await;
+    kept.check(&kms).await;
+    assert_eq!(version_keys(&world), before);
     world.stop().await;
 }
 
