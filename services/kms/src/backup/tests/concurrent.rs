@@ -59,7 +59,9 @@ fn every_backup_is_whole_whatever_happens_meanwhile() {
         let backups: Vec<_> = (0..BACKUPS)
             .map(|backup| {
                 // Each finds more than the one before it, however busy the machine is.
-                while rounds.load(Ordering::Relaxed) < backup && !threads.iter().any(|t| t.is_finished()) {
+                while rounds.load(Ordering::Relaxed) < backup
+                    && !threads.iter().any(std::thread::ScopedJoinHandle::is_finished)
+                {
                     std::thread::yield_now();
                 }
                 kms.backup(&recipient_of_all)
