@@ -40,8 +40,8 @@ pub async fn backup(kms: &Kms, recipient: &EncryptionKey) -> Result<(Vec<u8>, Di
     Ok((bytes, signer))
 }
 
-/// A fresh world over what the backup holds.
-async fn restored(bytes: &[u8], key: DecryptionKey, signer: Digest, root: &Path) -> World {
+/// A directory whose `kms` is what the backup holds.
+pub(crate) fn restored_dir(bytes: &[u8], key: DecryptionKey, signer: Digest) -> TempDir {
     let dir: TempDir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("backup"), bytes).unwrap();
     let order = Order {
@@ -52,6 +52,12 @@ async fn restored(bytes: &[u8], key: DecryptionKey, signer: Digest, root: &Path)
         now_ms: 1,
     };
     restore(&order, &mut |_| {}).unwrap();
+    dir
+}
+
+/// A fresh world over what the backup holds.
+pub(crate) async fn restored(bytes: &[u8], key: DecryptionKey, signer: Digest, root: &Path) -> World {
+    let dir = restored_dir(bytes, key, signer);
     fs::copy(root, dir.path().join("kms/root.key")).unwrap();
     World::start_with(dir, RootKeyConfig::default()).await.unwrap()
 }

@@ -3,15 +3,12 @@
 use std::{fs, path::Path};
 
 use asterism_crypto::DecryptionKey;
-use asterism_kms::{
-    RootKeyConfig,
-    backup::{Opener, Order, restore},
-};
+use asterism_kms::RootKeyConfig;
 use asterism_proto::kms::{self as pb, SealKind, UnsealSecret, rekey_request::NewSeal as Wish};
 use tonic::Code;
 
 use crate::{
-    backups::backup,
+    backups::{backup, restored_dir},
     seals::{
         PASSPHRASE, Split, copy, passphrase, reason, rekey, sealed_with, sealed_with_passphrase, status,
         unseal,
@@ -213,16 +210,7 @@ async fn a_backup_of_a_sealed_store_opens_by_the_same_secret() {
         let (bytes, signer) = backup(&world.admin(), &key.encryption_key()).await.unwrap();
         world.stop().await;
 
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("backup"), bytes).unwrap();
-        let order = Order {
-            backup: &dir.path().join("backup"),
-            opener: &Opener::PrivateKey(key),
-            signer: Some(signer),
-            data_dir: &dir.path().join("kms"),
-            now_ms: 1,
-        };
-        restore(&order, &mut |_| {}).unwrap();
+        let dir = restored_dir(&bytes, key, signer);
         let mark = dir.path().join("kms/restored.json");
         let world = start(dir).await.unwrap();
         assert!(status(&world).await.sealed);

@@ -10,15 +10,12 @@ use std::{
 
 use asterism_client::Kms;
 use asterism_crypto::DecryptionKey;
-use asterism_kms::{
-    RootKeyConfig,
-    backup::{Opener, Order, restore},
-};
+use asterism_kms::RootKeyConfig;
 use asterism_proto::kms::{KeyType, KeyVersionState};
 use tonic::Code;
 
 use crate::{
-    backups::backup,
+    backups::{backup, restored},
     destruction::recovered,
     seals::{
         PASSPHRASE, copy, passphrase, reason, roots, rotate_root, seal, sealed_with_passphrase, status,
@@ -226,18 +223,7 @@ async fn a_backup_taken_in_the_midst_of_a_rotation_is_whole() {
     }
     let (bytes, signer) = taken.unwrap();
     let root = world.dir.path().join("kms/root.key");
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("backup"), bytes).unwrap();
-    let order = Order {
-        backup: &dir.path().join("backup"),
-        opener: &Opener::PrivateKey(key),
-        signer: Some(signer),
-        data_dir: &dir.path().join("kms"),
-        now_ms: 1,
-    };
-    restore(&order, &mut |_| {}).unwrap();
-    fs::copy(root, dir.path().join("kms/root.key")).unwrap();
-    let restored = World::start_with(dir, RootKeyConfig::default()).await.unwrap();
+    let restored = restored(&bytes, key, signer, &root).await;
     rotated(&restored, 2).await;
     decrypts(&restored.admin(), &made).await;
     restored.stop().await;
