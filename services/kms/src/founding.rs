@@ -17,8 +17,6 @@ use crate::{
 
 /// The spool of events, within the data directory.
 const OUTBOX_DIR: &str = "outbox";
-/// What a seal lies in, in this release and in earlier ones.
-const SEALS: [&str; 3] = ["seal.json", "root.key", "root.json"];
 /// Events of a founding wait there for the first start.
 const MAX_EVENTS: u64 = 1000;
 const INVITATION_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -64,11 +62,6 @@ pub enum FoundingError {
     /// The events.
     #[error("the seal was made, but its event was not recorded: {0}")]
     Unrecorded(String),
-}
-
-/// Whether there is a seal already, so that a founding would be refused: to look before shares are handed out.
-pub fn is_sealed(data_dir: &Path) -> bool {
-    SEALS.iter().any(|name| data_dir.join(name).exists())
 }
 
 /// Makes the root key, its seal and the first administrator's invitation. The seal is opened again for that, so that it is known to open.

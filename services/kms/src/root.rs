@@ -21,7 +21,7 @@ mod token;
 
 pub use error::{RootError, TokenError};
 pub use roots::Roots;
-pub use seal::{AllWrapped, Seal, SealFacts, init, missing_key_file};
+pub use seal::{AllWrapped, Seal, SealFacts, init, is_sealed, missing_key_file};
 pub use secrets::{GivenShares, MAX_PASSPHRASE_BYTES, MIN_PASSPHRASE_BYTES, NewSeal, SealKind, Secret};
 
 use secrets::secret_file;

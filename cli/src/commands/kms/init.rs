@@ -4,8 +4,8 @@ use asterism_chassis::identity::PrincipalId;
 use asterism_crypto::SecretBytes;
 use asterism_kms::{
     RootKeyConfig,
-    founding::{Founding, FoundingError, found, is_sealed},
-    root::{NewSeal, RootError, Secret},
+    founding::{Founding, FoundingError, found},
+    root::{NewSeal, RootError, Secret, is_sealed},
 };
 use asterism_store::files;
 use serde_json::json;

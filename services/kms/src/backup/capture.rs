@@ -26,7 +26,7 @@ pub(crate) const SIGNER: &str = "backup-signer";
 const SIGNER_OWNER: &str = "service/kms";
 /// Domain of the signatures.
 pub(crate) const DOMAIN: &str = "asterism/backup/v1";
-/// Files that say how the root key is sealed, ascending. Never `root.key`, which *is* the root key.
+/// Files that say how the root key is sealed, ascending. Never a key file, which opens the seal.
 pub(crate) const ROOT_FILES: [&str; 2] = ["root.json", "seal.json"];
 const NAME_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;

@@ -294,11 +294,7 @@ pub fn init(
     let _lock = files::lock_dir(&records)?;
     let mut there = std::fs::read_dir(&records).map_err(asterism_store::StoreError::from)?;
     let used = there.any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lock"));
-    let sealed = legacy::FILES
-        .into_iter()
-        .chain([SEAL_FILE])
-        .any(|name| data_dir.join(name).exists());
-    if used || sealed {
+    if used || is_sealed(data_dir) {
         return Err(RootError::Occupied(data_dir.display().to_string()));
     }
     let file = make(data_dir, config, Some(new), now_ms)?;
@@ -309,6 +305,12 @@ pub fn init(
         turn: Mutex::default(),
     };
     Ok(seal.facts())
+}
+
+/// Whether there is a seal, of this release or an earlier one, so that [`init`] would refuse: to look before shares are handed out.
+pub fn is_sealed(data_dir: &Path) -> bool {
+    let mut seals = legacy::FILES.into_iter().chain([SEAL_FILE]);
+    seals.any(|name| data_dir.join(name).exists())
 }
 
 /// The key file that opens the seal of a directory, if it is of that kind and the file is not there: a backup has never one.
